@@ -1,0 +1,46 @@
+# The verbs of the project; `make help` lists them. Everything else is CMake (CMakePresets.json).
+SHELL := /bin/bash
+BUILD := build
+
+.PHONY: help deps configure build run test lint bench conformance fuzz lab install clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  \1\t/' | expand -t 16
+
+deps: ## install the Debian packages that building and testing need (fast when nothing is missing)
+	@tools/install-packages
+
+configure: deps
+	@[ -f $(BUILD)/build.ninja ] || cmake --preset release >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
+	@rm -f $(BUILD).log
+
+build: configure ## build everything; programs land in build/bin
+	@ninja -C $(BUILD)
+
+run: configure ## the main job: a real program in a sandbox, and proof that its kernel is not the host's
+	@ninja -C $(BUILD) bin/casemate bin/casemate-anchor bin/casemate-sentry bin/casemate-files
+	@tools/show-main-job $(BUILD)/bin/casemate
+
+test: build ## every test that can run here; ends with "N passed, N failed, N skipped"
+	@tests/run --build $(BUILD)
+
+lint: build ## formatting and static analysis of what changed
+	@tools/lint $(BUILD)
+
+bench: build ## figures beside native, runc, crun and runsc; make bench QUICK=1 for under 3 minutes
+	@bench/run $(if $(QUICK),--quick)
+
+conformance: build ## other people's suites: the OCI runtime tools' validation programs
+	@tests/conformance/run --build $(BUILD)
+
+fuzz: deps ## every fuzz target for SECONDS_EACH seconds (default 30)
+	@cmake --preset fuzz >/dev/null && ninja -C $(BUILD)/fuzz && tools/run-fuzzers $(BUILD)/fuzz $(or $(SECONDS_EACH),30)
+
+lab: ## the microvm lab needs an engine that is not built yet
+	@echo "make lab: the lab runs the microvm engine, which this version does not have; see README.md" >&2; exit 1
+
+install: build ## install programs, man pages and completion below PREFIX (/usr/local)
+	@cmake --install $(BUILD) --prefix $(or $(PREFIX),/usr/local)
+
+clean: ## remove what was built
+	@rm -rf $(BUILD)
