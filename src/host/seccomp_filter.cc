@@ -1,0 +1,150 @@
+#include "host/seccomp_filter.h"
+
+#include <linux/audit.h>
+
+#include <algorithm>
+
+#include "linux/process.h"
+#include "linux/seccomp_fd.h"
+
+namespace casemate::host {
+
+namespace {
+
+static_assert(SeccompFilter::kAllow == SECCOMP_RET_ALLOW && SeccompFilter::kKillProcess == SECCOMP_RET_KILL_PROCESS);
+
+sock_filter load(uint32_t offset) { return BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offset); }
+sock_filter ret(uint32_t action) { return BPF_STMT(BPF_RET | BPF_K, action); }
+// `yes` and `no` count the instructions to skip.
+sock_filter jump(uint16_t condition, uint32_t k, uint8_t yes, uint8_t no) {
+    return BPF_JUMP(static_cast<uint16_t>(BPF_JMP | condition | BPF_K), k, yes, no);
+}
+
+// Goes on behind the block if the check holds, else to the instruction `skip` behind the block's end. BPF works on 32
+// bits, so a 64-bit argument takes two halves (little-endian).
+void append_check(std::vector<sock_filter>& code, const ArgCheck& check, uint8_t skip) {
+    uint32_t low_offset = static_cast<uint32_t>(offsetof(seccomp_data, args)) + check.index * 8;
+    auto low = [](uint64_t v) { return static_cast<uint32_t>(v); };
+    auto high = [](uint64_t v) { return static_cast<uint32_t>(v >> 32); };
+    switch (check.kind) {
+        case ArgCheck::Kind::kEqual:
+            code.insert(code.end(),
+                        {load(low_offset), jump(BPF_JEQ, low(check.value), 0, static_cast<uint8_t>(skip + 2)),
+                         load(low_offset + 4), jump(BPF_JEQ, high(check.value), 0, skip)});
+            break;
+        case ArgCheck::Kind::kNotEqual:
+            code.insert(code.end(), {load(low_offset), jump(BPF_JEQ, low(check.value), 0, 2), load(low_offset + 4),
+                                     jump(BPF_JEQ, high(check.value), skip, 0)});
+            break;
+        case ArgCheck::Kind::kMaskedEqual:
+            code.insert(code.end(), {load(low_offset), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, low(check.mask)),
+                                     jump(BPF_JEQ, low(check.value), 0, static_cast<uint8_t>(skip + 3)),
+                                     load(low_offset + 4), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, high(check.mask)),
+                                     jump(BPF_JEQ, high(check.value), 0, skip)});
+            break;
+        case ArgCheck::Kind::kAtMost:
+            code.insert(
+                code.end(),
+                {load(low_offset + 4), jump(BPF_JGT, high(check.value), static_cast<uint8_t>(skip + 3), 0),
+                 jump(BPF_JEQ, high(check.value), 0, 2), load(low_offset), jump(BPF_JGT, low(check.value), skip, 0)});
+            break;
+    }
+}
+
+}  // namespace
+
+SeccompFilter::Entry& SeccompFilter::entry(int syscall) {
+    auto at = std::lower_bound(entries_.begin(), entries_.end(), syscall,
+                               [](const Entry& e, int number) { return e.syscall < number; });
+    if (at == entries_.end() || at->syscall != syscall) {
+        Entry fresh;
+        fresh.syscall = syscall;
+        at = entries_.insert(at, std::move(fresh));
+    }
+    return *at;
+}
+
+void SeccompFilter::allow(std::initializer_list<int> syscalls) {
+    for (int syscall : syscalls) add_rule(syscall, {}, kAllow);
+}
+
+void SeccompFilter::allow_if(int syscall, std::initializer_list<ArgCheck> checks) { add_rule(syscall, checks, kAllow); }
+
+void SeccompFilter::add_rule(int syscall, std::initializer_list<ArgCheck> checks, uint32_t action) {
+    Rule rule;
+    rule.checks = checks;
+    rule.action = action;
+    entry(syscall).rules.push_back(std::move(rule));
+}
+
+size_t SeccompFilter::syscall_count() const { return entries_.size(); }
+
+// The rules of one syscall, one behind the other; always ends with a return.
+std::vector<sock_filter> SeccompFilter::body(const Entry& entry) const {
+    std::vector<sock_filter> code;
+    for (const Rule& rule : entry.rules) {
+        // Each check's failure jumps over the rest of the rule, so build from the last check forward.
+        std::vector<sock_filter> rest = {ret(rule.action)};
+        for (size_t i = rule.checks.size(); i-- > 0;) {
+            std::vector<sock_filter> block;
+            append_check(block, rule.checks[i], static_cast<uint8_t>(rest.size()));
+            block.insert(block.end(), rest.begin(), rest.end());
+            rest = std::move(block);
+        }
+        code.insert(code.end(), rest.begin(), rest.end());
+        if (rule.checks.empty()) return code;
+    }
+    code.push_back(ret(default_action_));
+    return code;
+}
+
+// The accumulator holds the syscall number on entry.
+std::vector<sock_filter> SeccompFilter::search(size_t begin, size_t end) const {
+    std::vector<sock_filter> code;
+    if (begin == end) return {ret(default_action_)};
+    if (end - begin == 1) {
+        code = body(entries_[begin]);
+        // A body longer than a conditional jump's reach cannot be skipped over: the miss returns at once instead.
+        code.insert(code.begin(),
+                    {jump(BPF_JEQ, static_cast<uint32_t>(entries_[begin].syscall), 1, 0), ret(default_action_)});
+        return code;
+    }
+    size_t middle = begin + (end - begin) / 2;
+    std::vector<sock_filter> lower = search(begin, middle), upper = search(middle, end);
+    uint32_t number = static_cast<uint32_t>(entries_[middle].syscall);
+    if (lower.size() <= 255) {
+        code.push_back(jump(BPF_JGE, number, static_cast<uint8_t>(lower.size()), 0));
+    } else {
+        code.push_back(jump(BPF_JGE, number, 0, 1));
+        code.push_back(BPF_STMT(BPF_JMP | BPF_JA, static_cast<uint32_t>(lower.size())));
+    }
+    code.insert(code.end(), lower.begin(), lower.end());
+    code.insert(code.end(), upper.begin(), upper.end());
+    return code;
+}
+
+Result<std::vector<sock_filter>> SeccompFilter::build() const {
+    for (const Entry& entry : entries_)
+        for (const Rule& rule : entry.rules)
+            if (rule.checks.size() > 6) return Error("a seccomp rule has more than six checks", EINVAL);
+    std::vector<sock_filter> code = {load(offsetof(seccomp_data, arch)), jump(BPF_JEQ, AUDIT_ARCH_X86_64, 1, 0),
+                                     ret(default_action_), load(offsetof(seccomp_data, nr))};
+    std::vector<sock_filter> rest = search(0, entries_.size());
+    code.insert(code.end(), rest.begin(), rest.end());
+    if (code.size() > BPF_MAXINSNS) {
+        return Error("the seccomp filter has " + std::to_string(code.size()) +
+                         " instructions, more than the kernel's " + std::to_string(BPF_MAXINSNS),
+                     E2BIG);
+    }
+    return code;
+}
+
+Result<void> install_filter(const std::vector<sock_filter>& program) {
+    auto set = linux::set_no_new_privs();
+    if (!set.ok()) return sys_error("no_new_privs", set.error().value);
+    auto installed = linux::install_seccomp_filter(program, SECCOMP_FILTER_FLAG_TSYNC);
+    if (!installed.ok()) return sys_error("installing the seccomp filter", installed.error().value);
+    return {};
+}
+
+}  // namespace casemate::host
