@@ -1,0 +1,131 @@
+// The platform: how application code runs on this host's CPU and how its syscalls, faults and interrupts come back.
+//
+// The cut between the sentry and the host, kept narrow so that another platform (KVM ring 3 on hosts where exits are
+// cheap) is one more folder beside seccomp/. The platform knows nothing of Linux semantics; the sentry knows nothing of
+// stubs, seccomp or listeners. Everything a stop carries was written by the application: hostile.
+//
+// Threads: an AppThread is driven by one sentry thread at a time (its task's); only interrupt() may come from any
+// thread. A HostAddressSpace is thread-safe.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "base/result.h"
+
+namespace casemate::sentry {
+
+// The general registers of an application thread, with the segment bases that x86-64 user code owns.
+struct Registers {
+    uint64_t r8 = 0, r9 = 0, r10 = 0, r11 = 0, r12 = 0, r13 = 0, r14 = 0, r15 = 0;
+    uint64_t di = 0, si = 0, bp = 0, bx = 0, dx = 0, ax = 0, cx = 0, sp = 0, ip = 0, flags = 0;
+    uint64_t fs_base = 0, gs_base = 0;
+};
+
+enum class StopReason {
+    kSyscall,      // a syscall instruction: `syscall` is set; registers only if has_registers
+    kFault,        // a host signal that an instruction raised: `fault` is set; registers are there
+    kInterrupted,  // interrupt() was called, or complete_and_stop() is done; registers are there
+    kDead,         // the host thread is gone (killed from outside, or it broke its own stub): nothing can be resumed
+};
+
+struct SyscallStop {
+    uint32_t arch = 0;  // AUDIT_ARCH_*: anything but x86-64 is 32-bit code (`int 0x80`) and is refused
+    uint64_t nr = 0;
+    uint64_t args[6] = {};
+    uint64_t ip = 0;  // behind the syscall instruction
+};
+
+struct FaultStop {
+    int signo = 0;  // SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP
+    int code = 0;   // si_code
+    uint64_t address = 0;
+    uint64_t trap_number = 0;  // x86 exception vector
+    uint64_t error_code = 0;   // of the page fault: bit 1 = write, bit 4 = instruction fetch
+};
+
+struct Stop {
+    StopReason reason = StopReason::kDead;
+    bool has_registers = false;  // AppThread::registers() and fp_state() are valid and may be changed
+    SyscallStop syscall;
+    FaultStop fault;
+};
+
+// One application thread: a host thread whose every step out of application code is a Stop.
+class AppThread {
+  public:
+    // Parks the host thread for later use by its address space. The thread must not be running.
+    virtual ~AppThread() = default;
+
+    // Each of the three runs the application until its next stop.
+    // Goes on with registers() as they are now. Allowed when the last stop had registers, and for the first start.
+    virtual Stop resume() = 0;
+    // Ends the syscall of the last stop with `result` (a value or -errno) in rax. Allowed after any syscall stop.
+    virtual Stop complete_syscall(int64_t result) = 0;
+    // The same, but stops again before the next application instruction, with registers (reason kInterrupted): for
+    // signal delivery and syscall restart. A fault or death may come instead.
+    virtual Stop complete_and_stop(int64_t result) = 0;
+
+    // Valid as Stop::has_registers says, and before the first resume(). Values that the application may not set
+    // (non-canonical bases, system flags, reserved MXCSR bits) are cleaned by the platform when it goes on.
+    virtual Registers& registers() = 0;
+    // The XSAVE image in the standard format of the kernel's signal frame (FXSAVE area with fpx_sw_bytes at offset
+    // 464, XSAVE header at 512, the magic2 word behind it excluded). Its size is Platform::fp_state_size().
+    virtual std::span<std::byte> fp_state() = 0;
+
+    // Makes the present run, or the next one, end soon with kInterrupted. Spurious interrupts are allowed.
+    virtual void interrupt() = 0;
+
+    // The host cpu this thread last ran on is not told; the host's thread id is, for statistics only.
+    virtual int host_thread_id() const = 0;
+};
+
+// One change of an address space. Ranges are page-aligned and below Platform::max_user_address(): the caller checks.
+struct MapOrder {
+    enum class Kind { kMap, kUnmap, kProtect, kAdvise } kind = Kind::kMap;
+    uint64_t address = 0;
+    uint64_t size = 0;
+    int protection = 0;   // PROT_*, kMap and kProtect
+    int flags = 0;        // kMap: MAP_SHARED or MAP_PRIVATE, with MAP_POPULATE or MAP_ANONYMOUS; MAP_FIXED is implied
+    int fd = -1;          // kMap: a descriptor of the sentry's, borrowed for the call; kMemoryFile: see below
+    uint64_t offset = 0;  // kMap
+    int advice = 0;       // kAdvise: MADV_*
+
+    // Stands for the memory file given to Platform::create, which every address space holds already (no passing).
+    static constexpr int kMemoryFile = -2;
+};
+
+// The host side of one guest address space.
+class HostAddressSpace {
+  public:
+    // Unmaps everything and gives the host process back for reuse. All its AppThreads must be gone.
+    virtual ~HostAddressSpace() = default;
+
+    // Applies the orders in turn, in one hand-over where possible; stops at the first that fails and returns its errno.
+    virtual SysResult<void> apply(std::span<const MapOrder> orders) = 0;
+    // A new application thread at rest: all registers zero, FP state in its initial configuration.
+    virtual SysResult<std::unique_ptr<AppThread>> create_thread() = 0;
+
+    // Copies from or to application memory by address, for pages that the sentry does not map itself (host-private
+    // copies). Bytes copied, which may be short at a hole; EFAULT if none.
+    virtual SysResult<size_t> read_memory(uint64_t address, std::span<std::byte> into) = 0;
+    virtual SysResult<size_t> write_memory(uint64_t address, std::span<const std::byte> from) = 0;
+
+    // Kills the host process at once (all threads stop with kDead). For tampering and for exit of a stuck space.
+    virtual void kill() = 0;
+    virtual int host_process_id() const = 0;
+};
+
+class Platform {
+  public:
+    virtual ~Platform() = default;
+
+    virtual SysResult<std::unique_ptr<HostAddressSpace>> create_address_space() = 0;
+    // First address that applications may not use; page-aligned, the platform's own pages lie above it.
+    virtual uint64_t max_user_address() const = 0;
+    virtual size_t fp_state_size() const = 0;
+};
+
+}  // namespace casemate::sentry

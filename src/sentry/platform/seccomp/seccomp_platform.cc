@@ -1,0 +1,121 @@
+#include "sentry/platform/seccomp/seccomp_platform.h"
+
+namespace casemate::sentry::seccomp {
+namespace {
+
+constexpr size_t kPoolSize = 8;
+
+class SeccompThread final : public AppThread {
+  public:
+    SeccompThread(StubProcess& stub, HostThread& thread) : stub_(stub), thread_(thread) {}
+    ~SeccompThread() override { stub_.park_thread(&thread_); }
+
+    Stop resume() override { return thread_.resume(); }
+    Stop complete_syscall(int64_t result) override { return thread_.complete_syscall(result); }
+    Stop complete_and_stop(int64_t result) override { return thread_.complete_and_stop(result); }
+    Registers& registers() override { return thread_.registers(); }
+    std::span<std::byte> fp_state() override { return thread_.fp_state(); }
+    void interrupt() override { thread_.interrupt(); }
+    int host_thread_id() const override { return thread_.thread_id(); }
+
+  private:
+    StubProcess& stub_;
+    HostThread& thread_;
+};
+
+}  // namespace
+
+class SeccompAddressSpace final : public HostAddressSpace {
+  public:
+    SeccompAddressSpace(SeccompPlatform& platform, std::unique_ptr<StubProcess> stub)
+        : platform_(platform), stub_(std::move(stub)) {}
+    ~SeccompAddressSpace() override { platform_.recycle(std::move(stub_)); }
+
+    SysResult<void> apply(std::span<const MapOrder> orders) override { return stub_->apply(orders); }
+    SysResult<std::unique_ptr<AppThread>> create_thread() override {
+        HostThread* thread = TRY(stub_->take_thread());
+        return std::unique_ptr<AppThread>(std::make_unique<SeccompThread>(*stub_, *thread));
+    }
+    SysResult<size_t> read_memory(uint64_t address, std::span<std::byte> into) override {
+        return stub_->transfer(false, address, into.data(), into.size());
+    }
+    SysResult<size_t> write_memory(uint64_t address, std::span<const std::byte> from) override {
+        return stub_->transfer(true, address, const_cast<std::byte*>(from.data()), from.size());
+    }
+    void kill() override { stub_->kill(); }
+    int host_process_id() const override { return stub_->pid(); }
+
+  private:
+    SeccompPlatform& platform_;
+    std::unique_ptr<StubProcess> stub_;
+};
+
+SeccompPlatform::SeccompPlatform(ControlArea control, TemplateProcess template_process, const FrameLayout& layout)
+    : layout_(layout), control_(std::move(control)), template_(std::move(template_process)) {}
+
+SeccompPlatform::~SeccompPlatform() = default;
+
+Result<std::unique_ptr<SeccompPlatform>> SeccompPlatform::create(int memory_file) {
+    TRY(check_kernel());
+    const FrameLayout layout = TRY(FrameLayout::probe());
+    ControlArea control = TRY(ControlArea::create());
+    TemplateProcess template_process = TRY(TemplateProcess::create(control, memory_file));
+    return std::unique_ptr<SeccompPlatform>(
+        new SeccompPlatform(std::move(control), std::move(template_process), layout));
+}
+
+SysResult<std::unique_ptr<StubProcess>> SeccompPlatform::spawn_locked() {
+    const auto block = control_.allocate();
+    if (!block) return Errno(EAGAIN);
+    auto process = template_.spawn(control_, *block);
+    if (process.ok()) {
+        auto stub = StubProcess::create(std::move(*process), *block, control_.block(*block), layout_);
+        if (stub.ok()) return stub;
+        control_.release(*block);
+        return stub.error();
+    }
+    control_.release(*block);
+    return process.error();
+}
+
+SysResult<std::unique_ptr<HostAddressSpace>> SeccompPlatform::create_address_space() {
+    std::lock_guard lock(mutex_);
+    std::unique_ptr<StubProcess> stub;
+    while (!stub && !pool_.empty()) {
+        stub = std::move(pool_.back());
+        pool_.pop_back();
+        if (stub->is_dead()) {
+            const uint32_t block = stub->block_index();
+            stub.reset();
+            control_.release(block);
+        }
+    }
+    if (!stub) stub = TRY(spawn_locked());
+    return std::unique_ptr<HostAddressSpace>(std::make_unique<SeccompAddressSpace>(*this, std::move(stub)));
+}
+
+SysResult<void> SeccompPlatform::prepare(size_t count) {
+    std::lock_guard lock(mutex_);
+    while (pool_.size() < count) {
+        auto stub = TRY(spawn_locked());
+        pool_.push_back(std::move(stub));
+    }
+    return {};
+}
+
+void SeccompPlatform::recycle(std::unique_ptr<StubProcess> stub) {
+    CHECK(!stub->has_taken_threads());
+    if (stub->clear()) {
+        std::lock_guard lock(mutex_);
+        if (pool_.size() < kPoolSize) {
+            pool_.push_back(std::move(stub));
+            return;
+        }
+    }
+    const uint32_t block = stub->block_index();
+    stub.reset();  // kills and reaps, outside the lock
+    std::lock_guard lock(mutex_);
+    control_.release(block);
+}
+
+}  // namespace casemate::sentry::seccomp

@@ -1,0 +1,299 @@
+// The code that runs in the template and in every stub process, mapped r-x at STUB_CODE.
+//
+// It uses registers only: no stack, no writable memory is ever read to decide anything, because application threads
+// share the address space and may write all of it. What it does is ordered by pages that are read-only here, and by the
+// kernel's replies to its notifications. Applications may jump to any byte of it: every syscall below is refused by the
+// application threads' filter, but for rt_sigreturn and one futex wake, which are harmless with any arguments.
+
+#include <asm/unistd.h>
+
+#include "sentry/platform/seccomp/stub_abi.h"
+
+#define FUTEX_WAIT 0
+#define FUTEX_WAKE 1
+#define PR_SET_PDEATHSIG 1
+#define SIGKILL 9
+#define SIGCHLD 17
+#define SPAWN_FLAGS 0x00108011  /* CLONE_PARENT | CLONE_PARENT_SETTID | SIGCHLD */
+#define THREAD_FLAGS 0x00050f00 /* CLONE_VM | FS | FILES | SIGHAND | THREAD | SYSVSEM */
+#define SECCOMP_SET_MODE_FILTER 1
+#define LISTENER_FLAGS 0x28 /* NEW_LISTENER | WAIT_KILLABLE_RECV */
+
+    .section .rodata.casemate_stub, "a", @progbits
+    .balign 64
+    .globl casemate_stub_begin, casemate_stub_end, casemate_stub_handler, casemate_stub_frame_return
+    .globl casemate_stub_sigreturn_return, casemate_stub_wake_return, casemate_stub_map_return
+
+casemate_stub_begin:
+
+// ---- The template: forked from the sentry, all signals blocked, descriptors in place. Runs from a copy of this page at
+// an address that the host chose; %rdi is another copy, %rsi the template's order page. Both move to their places only
+// now, since the sentry's own stack may happen to lie there.
+template_entry:
+    mov %rsi, %r15
+    mov $__NR_mremap, %eax
+    mov $STUB_CODE_SIZE, %esi
+    mov $STUB_CODE_SIZE, %edx
+    mov $3, %r10d               // MREMAP_MAYMOVE | MREMAP_FIXED
+    movabs $STUB_CODE, %r8
+    syscall
+    cmp %r8, %rax
+    jne die
+    mov $__NR_mremap, %eax
+    mov %r15, %rdi
+    mov $STUB_TEMPLATE_SIZE, %esi
+    mov $STUB_TEMPLATE_SIZE, %edx
+    mov $3, %r10d
+    movabs $STUB_TEMPLATE, %r8
+    syscall
+    cmp %r8, %rax
+    jne die
+    movabs $(STUB_CODE + template_moved - casemate_stub_begin), %rax
+    jmp *%rax
+template_moved:
+    xor %eax, %eax
+    wrfsbase %rax
+    wrgsbase %rax
+    mov $__NR_munmap, %eax
+    xor %edi, %edi
+    movabs $STUB_BLOCK_BASE, %rsi
+    syscall
+    test %rax, %rax
+    jnz die
+    mov $__NR_munmap, %eax
+    movabs $STUB_BLOCK_BASE, %rdi
+    mov $(STUB_TEMPLATE - STUB_BLOCK_BASE), %esi
+    syscall
+    test %rax, %rax
+    jnz die
+    mov $__NR_munmap, %eax
+    movabs $(STUB_TEMPLATE + STUB_TEMPLATE_SIZE), %rdi
+    mov $(STUB_CODE - STUB_TEMPLATE - STUB_TEMPLATE_SIZE), %esi
+    syscall
+    test %rax, %rax
+    jnz die
+    mov $__NR_munmap, %eax
+    movabs $(STUB_CODE + STUB_CODE_SIZE), %rdi
+    mov $(STUB_TASK_TOP - STUB_CODE - STUB_CODE_SIZE), %esi
+    syscall
+    test %rax, %rax
+    jnz die
+    movabs $STUB_TEMPLATE, %r15
+    xor %r12d, %r12d            // the last sequence served
+    mov $1, %eax
+template_report:
+    mov %eax, STUB_SPAWN_READY(%r15)
+    mov $__NR_futex, %eax
+    lea STUB_SPAWN_READY(%r15), %rdi
+    mov $FUTEX_WAKE, %esi
+    mov $1, %edx
+    syscall
+template_loop:
+    mov STUB_SPAWN_SEQUENCE(%r15), %eax
+    cmp %r12d, %eax
+    jne 1f
+    mov $__NR_futex, %eax
+    lea STUB_SPAWN_SEQUENCE(%r15), %rdi
+    mov $FUTEX_WAIT, %esi
+    mov %r12d, %edx
+    xor %r10d, %r10d
+    syscall
+    jmp template_loop
+1:  mov %eax, %r12d
+    mov STUB_SPAWN_BLOCK(%r15), %r13
+    mov STUB_SPAWN_PARENT(%r15), %r14d
+    mov $__NR_clone, %eax
+    mov $SPAWN_FLAGS, %edi
+    xor %esi, %esi
+    lea STUB_SPAWN_CHILD(%r15), %rdx
+    xor %r10d, %r10d
+    xor %r8d, %r8d
+    syscall
+    test %rax, %rax
+    jz stub_start
+    js template_report
+    jmp template_loop
+
+// ---- A new stub process: maps its own pages, starts its map thread, becomes the cloner.
+stub_start:
+    mov $__NR_prctl, %eax
+    mov $PR_SET_PDEATHSIG, %edi
+    mov $SIGKILL, %esi
+    syscall
+    mov $__NR_getppid, %eax
+    syscall
+    cmp %r14d, %eax
+    jne die                     // the sentry died before it could be watched
+    mov $__NR_mmap, %eax
+    movabs $STUB_ORDERS, %rdi
+    mov $STUB_ORDERS_SIZE, %esi
+    mov $1, %edx                // PROT_READ
+    mov $0x11, %r10d            // MAP_SHARED | MAP_FIXED
+    mov $STUB_FD_CONTROL, %r8d
+    lea (STUB_ORDERS - STUB_BLOCK_BASE)(%r13), %r9
+    syscall
+    cmp %rdi, %rax
+    jne die
+    mov $__NR_mmap, %eax
+    movabs $STUB_AREAS_BASE, %rdi
+    mov $STUB_AREAS_SIZE, %esi
+    mov $3, %edx                // PROT_READ | PROT_WRITE
+    mov $0x4011, %r10d          // MAP_SHARED | MAP_FIXED | MAP_NORESERVE
+    mov $STUB_FD_CONTROL, %r8d
+    lea (STUB_AREAS_BASE - STUB_BLOCK_BASE)(%r13), %r9
+    syscall
+    cmp %rdi, %rax
+    jne die
+    mov $__NR_close, %eax
+    mov $STUB_FD_CONTROL, %edi
+    syscall
+    mov $__NR_clone, %eax
+    mov $THREAD_FLAGS, %edi
+    xor %esi, %esi
+    xor %edx, %edx
+    xor %r10d, %r10d
+    xor %r8d, %r8d
+    syscall
+    test %rax, %rax
+    jz map_start
+    js die
+    movabs $STUB_ORDERS, %r15
+    xor %r12d, %r12d
+
+// ---- The cloner: no filter with a listener, since its children must get their own. Its orders are read-only here.
+cloner_loop:
+    mov STUB_CLONE_SEQUENCE(%r15), %eax
+    cmp %r12d, %eax
+    jne 1f
+    mov $__NR_futex, %eax
+    lea STUB_CLONE_SEQUENCE(%r15), %rdi
+    mov $FUTEX_WAIT, %esi
+    mov %r12d, %edx
+    xor %r10d, %r10d
+    syscall
+    jmp cloner_loop
+1:  mov %eax, %r12d
+    mov STUB_CLONE_HEADER(%r15), %rbx
+    mov $__NR_clone, %eax
+    mov $THREAD_FLAGS, %edi
+    xor %esi, %esi
+    xor %edx, %edx
+    xor %r10d, %r10d
+    xor %r8d, %r8d
+    syscall
+    test %rax, %rax
+    jz app_start
+    jns cloner_loop
+    mov %eax, STUB_HEADER_READY(%rbx)
+    mov $__NR_futex, %eax
+    lea STUB_HEADER_READY(%rbx), %rdi
+    mov $FUTEX_WAKE, %esi
+    mov $1, %edx
+    syscall
+    jmp cloner_loop
+
+// ---- An application thread, all signals still blocked; %rbx is its header, %r15 the orders.
+app_start:
+    mov $__NR_sigaltstack, %eax
+    lea STUB_CLONE_STACK(%r15), %rdi
+    xor %esi, %esi
+    syscall
+    test %rax, %rax
+    jnz die
+    mov STUB_CLONE_FRAME(%r15), %rsp
+    mov $__NR_seccomp, %eax
+    mov $SECCOMP_SET_MODE_FILTER, %edi
+    mov $LISTENER_FLAGS, %esi
+    movabs $(STUB_CODE + STUB_APP_FILTER), %rdx
+    syscall
+    test %rax, %rax
+    js die
+    mov %eax, STUB_HEADER_READY(%rbx)
+    mov $__NR_futex, %eax
+    lea STUB_HEADER_READY(%rbx), %rdi
+    mov $FUTEX_WAKE, %esi
+    mov $1, %edx
+    syscall
+casemate_stub_wake_return:
+    xor %esi, %esi
+    xor %edx, %edx
+    xor %r10d, %r10d
+    jmp frame_call
+
+// Every signal of an application thread, on its alternate stack, all signals blocked: tells the sentry, then goes on
+// with whatever the sentry made of the frame.
+casemate_stub_handler:
+    mov %rsp, %rbx
+    and $-STUB_AREA_SIZE, %rbx
+    add $STUB_AREA_HEADER, %rbx
+    mov %edi, %r10d
+    rdfsbase %rsi
+    rdgsbase %rdx
+frame_call:
+    mov %rsp, %rdi
+    mov $STUB_CALL_FRAME, %eax
+    syscall
+casemate_stub_frame_return:
+    mov STUB_HEADER_FS(%rbx), %rax
+    wrfsbase %rax
+    mov STUB_HEADER_GS(%rbx), %rax
+    wrgsbase %rax
+    add $8, %rsp
+    mov $__NR_rt_sigreturn, %eax
+    syscall
+casemate_stub_sigreturn_return:
+die:
+    ud2
+
+// ---- The map thread: executes batches of raw syscalls from read-only pages between two notifications.
+map_start:
+    mov $__NR_seccomp, %eax
+    mov $SECCOMP_SET_MODE_FILTER, %edi
+    mov $LISTENER_FLAGS, %esi
+    movabs $(STUB_CODE + STUB_MAP_FILTER), %rdx
+    syscall
+    test %rax, %rax
+    js die
+    movabs $STUB_TEMPLATE, %r15
+    mov %eax, STUB_SPAWN_READY(%r15)
+    mov $__NR_futex, %eax
+    lea STUB_SPAWN_READY(%r15), %rdi
+    mov $FUTEX_WAKE, %esi
+    mov $1, %edx
+    syscall
+    mov $__NR_munmap, %eax
+    mov %r15, %rdi
+    mov $STUB_TEMPLATE_SIZE, %esi
+    syscall
+    test %rax, %rax
+    jnz die
+    movabs $STUB_BATCH, %r15
+    xor %ebx, %ebx
+map_loop:
+    mov %rbx, %rdi              // how many were done
+    mov %rax, %rsi              // the last one's result
+    mov $STUB_CALL_MAP, %eax
+    syscall
+casemate_stub_map_return:
+    mov %rax, %r13              // how many to do
+    mov %r15, %r12
+    xor %ebx, %ebx
+    xor %eax, %eax
+1:  cmp %r13, %rbx
+    jae map_loop
+    mov (%r12), %rax
+    mov 8(%r12), %rdi
+    mov 16(%r12), %rsi
+    mov 24(%r12), %rdx
+    mov 32(%r12), %r10
+    mov 40(%r12), %r8
+    mov 48(%r12), %r9
+    syscall
+    cmp $-4096, %rax
+    ja map_loop
+    inc %rbx
+    add $64, %r12
+    jmp 1b
+casemate_stub_end:
+
+    .section .note.GNU-stack, "", @progbits

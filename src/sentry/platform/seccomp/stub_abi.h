@@ -1,0 +1,137 @@
+// What the stub's assembly and the sentry agree on: addresses, orders, magic call numbers. Included by stub.S too, so
+// everything above the C++ part is plain #define.
+//
+// The top of every stub's address space (applications get what lies below STUB_BLOCK_BASE):
+//
+//   STUB_AREAS_BASE   rw-  thread areas, thread i at i * STUB_AREA_SIZE below STUB_AREAS_TOP (hostile: applications
+//                          can write them all)
+//   STUB_ORDERS       r--  one page of clone order, then the map thread's batch; only the sentry writes
+//   STUB_TEMPLATE     rw-  the template's order page; gone before the first application instruction
+//   STUB_CODE         r-x  the stub's code and its two filters
+//
+// The same bytes, in the same arrangement, are a block of the control file, which the sentry maps as a whole.
+#pragma once
+
+#define STUB_TASK_TOP 0x7ffffffff000
+#define STUB_BLOCK_BASE 0x7ffffb000000
+#define STUB_AREAS_BASE 0x7ffffb1f0000
+#define STUB_AREAS_TOP 0x7fffff1f0000
+#define STUB_AREAS_SIZE 0x4000000
+#define STUB_ORDERS 0x7fffff1f0000
+#define STUB_ORDERS_SIZE 0x5000
+#define STUB_BATCH 0x7fffff1f1000
+#define STUB_TEMPLATE 0x7fffff1f8000
+#define STUB_TEMPLATE_SIZE 0x1000
+#define STUB_CODE 0x7fffff1fc000
+#define STUB_CODE_SIZE 0x1000
+#define STUB_BLOCK_SIZE 0x4200000
+
+// A thread area: the alternate signal stack, and a header at its end.
+#define STUB_AREA_SIZE 0x4000
+#define STUB_AREA_HEADER 0x3f00
+#define STUB_HEADER_FS 0
+#define STUB_HEADER_GS 8
+#define STUB_HEADER_READY 16
+
+// The cloner's order.
+#define STUB_CLONE_SEQUENCE 0
+#define STUB_CLONE_HEADER 8
+#define STUB_CLONE_FRAME 16
+#define STUB_CLONE_STACK 24
+
+// The template's order.
+#define STUB_SPAWN_SEQUENCE 0
+#define STUB_SPAWN_READY 4
+#define STUB_SPAWN_CHILD 8
+#define STUB_SPAWN_PARENT 12
+#define STUB_SPAWN_BLOCK 16
+#define STUB_SPAWN_STEP 24
+
+// Filters lie in the code page behind the code; a struct sock_fprog starts each.
+#define STUB_APP_FILTER 0x800
+#define STUB_MAP_FILTER 0xc00
+
+// Descriptors of a stub.
+#define STUB_FD_MEMORY 0
+#define STUB_FD_CONTROL 1
+#define STUB_FD_MAP_LISTENER 1
+#define STUB_FD_FIRST_THREAD 2
+
+// Syscall numbers that no kernel has: the stub's own notifications.
+#define STUB_CALL_FRAME 0x3a5e0001
+#define STUB_CALL_MAP 0x3a5e0002
+
+#ifndef __ASSEMBLER__
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace casemate::sentry::seccomp {
+
+constexpr uint32_t kMaxThreads = STUB_AREAS_SIZE / STUB_AREA_SIZE;
+
+// At the end of a thread area. Application-controlled.
+struct AreaHeader {
+    uint64_t fs_base;
+    uint64_t gs_base;
+    std::atomic<int32_t> ready;  // the new thread's listener number, or -errno of clone
+};
+
+// What the cloner reads; read-only to the stub.
+struct CloneOrder {
+    std::atomic<uint32_t> sequence;
+    uint64_t header;
+    uint64_t frame;
+    uint64_t stack_address;  // stack_t of the thread's alternate signal stack
+    uint64_t stack_flags;
+    uint64_t stack_size;
+};
+
+// One raw syscall of the map thread.
+struct BatchEntry {
+    uint64_t nr;
+    uint64_t args[6];
+    uint64_t unused;
+};
+constexpr size_t kBatchEntries = (STUB_ORDERS_SIZE - 0x1000) / sizeof(BatchEntry);
+
+// What the template reads and writes. It is not hostile: no application ever runs in it.
+struct SpawnOrder {
+    std::atomic<uint32_t> sequence;
+    std::atomic<int32_t> ready;  // the map thread's listener number, or -errno
+    std::atomic<int32_t> child;
+    int32_t parent;
+    uint64_t block;  // the new stub's offset in the control file
+    int32_t step;    // where the template's set-up failed
+};
+
+static_assert(offsetof(AreaHeader, fs_base) == STUB_HEADER_FS && offsetof(AreaHeader, gs_base) == STUB_HEADER_GS &&
+              offsetof(AreaHeader, ready) == STUB_HEADER_READY);
+static_assert(offsetof(CloneOrder, sequence) == STUB_CLONE_SEQUENCE &&
+              offsetof(CloneOrder, frame) == STUB_CLONE_FRAME && offsetof(CloneOrder, header) == STUB_CLONE_HEADER &&
+              offsetof(CloneOrder, stack_address) == STUB_CLONE_STACK);
+static_assert(offsetof(SpawnOrder, sequence) == STUB_SPAWN_SEQUENCE &&
+              offsetof(SpawnOrder, ready) == STUB_SPAWN_READY && offsetof(SpawnOrder, child) == STUB_SPAWN_CHILD &&
+              offsetof(SpawnOrder, parent) == STUB_SPAWN_PARENT && offsetof(SpawnOrder, block) == STUB_SPAWN_BLOCK &&
+              offsetof(SpawnOrder, step) == STUB_SPAWN_STEP);
+static_assert(sizeof(BatchEntry) == 64);
+
+// The blob of stub.S and places in it.
+extern "C" {
+extern const char casemate_stub_begin[], casemate_stub_end[];
+extern const char casemate_stub_handler[];           // of every signal
+extern const char casemate_stub_frame_return[];      // behind the syscall of STUB_CALL_FRAME
+extern const char casemate_stub_sigreturn_return[];  // behind the one allowed rt_sigreturn
+extern const char casemate_stub_wake_return[];       // behind the one allowed FUTEX_WAKE
+extern const char casemate_stub_map_return[];        // behind the syscall of STUB_CALL_MAP
+}
+
+// Where a place of the blob lies in a stub.
+inline uint64_t stub_address(const char* place) {
+    return STUB_CODE + static_cast<uint64_t>(place - casemate_stub_begin);
+}
+
+}  // namespace casemate::sentry::seccomp
+
+#endif
