@@ -1,0 +1,79 @@
+// What /proc shows of an address space.
+#include <unistd.h>
+
+#include <algorithm>
+#include <mutex>
+
+#include "sentry/mm/address_space_state.h"
+
+namespace casemate::sentry {
+namespace {
+
+// Pages that are there; for memory ranges from the host, for files all of it.
+uint64_t resident_bytes(MemoryFile& memory, const Vma& vma) {
+    if (vma.backing == Backing::kReserved) return 0;
+    if (vma.backing != Backing::kMemory || vma.size() < kHugePage) return vma.size();
+    uint64_t sum = 0;
+    auto position = static_cast<off_t>(vma.memory_offset);
+    auto end = static_cast<off_t>(vma.memory_offset + vma.size());
+    while (position < end) {
+        off_t data = lseek(memory.fd(), position, SEEK_DATA);
+        if (data < 0 || data >= end) break;
+        off_t hole = std::min(lseek(memory.fd(), data, SEEK_HOLE), end);
+        if (hole <= data) break;
+        sum += static_cast<uint64_t>(hole - data);
+        position = hole;
+    }
+    return sum;
+}
+
+}  // namespace
+
+std::vector<AddressSpace::VmaInfo> AddressSpace::snapshot() {
+    std::shared_lock lock(state_->mutex_);
+    std::vector<VmaInfo> list;
+    list.reserve(state_->vmas_.size());
+    for (const Vma& vma : state_->vmas_)
+        list.push_back({vma.start, vma.end, vma.protection, vma.shared, vma.object ? vma.object_offset : 0, vma.file,
+                        vma.name ? *vma.name : std::string(), resident_bytes(state_->memory_, vma),
+                        vma.object.get()});
+    return list;
+}
+
+AddressSpace::Usage AddressSpace::usage() {
+    std::shared_lock lock(state_->mutex_);
+    Usage usage;
+    for (const Vma& vma : state_->vmas_) {
+        uint64_t resident = resident_bytes(state_->memory_, vma);
+        usage.virtual_bytes += vma.size();
+        usage.resident_bytes += resident;
+        if (vma.shared || vma.backing == Backing::kFile) usage.shared_bytes += resident;
+        if (vma.protection & PROT_EXEC)
+            usage.text_bytes += vma.size();
+        else if (vma.backing == Backing::kMemory)
+            usage.data_bytes += vma.size();
+        if (vma.contains(state_->layout_.stack_start)) usage.stack_bytes = vma.size();
+        if (vma.locked) usage.locked_bytes += vma.size();
+    }
+    return usage;
+}
+
+bool AddressSpace::usage_exceeds(uint64_t more, uint64_t limit) {
+    if (limit == ~uint64_t{0}) return false;
+    std::shared_lock lock(state_->mutex_);
+    uint64_t sum = more;
+    for (const Vma& vma : state_->vmas_) sum += vma.size();
+    return sum < more || sum > limit;
+}
+
+AddressSpace::Layout AddressSpace::layout() {
+    std::shared_lock lock(state_->mutex_);
+    return state_->layout_;
+}
+
+void AddressSpace::set_layout(Layout layout) {
+    std::unique_lock lock(state_->mutex_);
+    std::swap(state_->layout_, layout);
+}
+
+}  // namespace casemate::sentry

@@ -1,0 +1,108 @@
+// The inside of an AddressSpace: its sorted VMAs, the batch of host orders a change makes, and the steps that the
+// public operations are composed of. Included by mm/address_space_*.cc only.
+#pragma once
+
+#include <optional>
+#include <shared_mutex>
+#include <vector>
+
+#include "base/checked.h"
+#include "sentry/mm/address_space.h"
+#include "sentry/mm/guarded_copy.h"
+#include "sentry/mm/vma.h"
+
+namespace casemate::sentry {
+
+constexpr uint64_t kHugePage = uint64_t{2} << 20;
+constexpr GuestAddr kMinAddress = 0x10000;  // vm.mmap_min_addr
+constexpr size_t kMaxVmas = 65530;          // vm.max_map_count
+constexpr uint64_t kCopyLimit = uint64_t{4}
+                                << 20;  // private file pages that become writable: copied at once up to here
+
+// Host orders and what is to be freed once the host has carried them out.
+struct Changes {
+    std::vector<MapOrder> orders;
+    std::vector<FileRange> to_free;
+    std::vector<Vma> dropped;  // keeps files and objects alive until after the lock
+};
+
+class AddressSpace::State {
+  public:
+    State(Platform& platform, MemoryFile& memory, std::unique_ptr<HostAddressSpace> host)
+        : platform_(platform), memory_(memory), host_(std::move(host)), top_(platform.max_user_address()) {}
+
+    Platform& platform_;
+    MemoryFile& memory_;
+    std::unique_ptr<HostAddressSpace> host_;
+    const GuestAddr top_;
+    AddressSpace* self_ = nullptr;
+
+    mutable std::shared_mutex mutex_;
+    std::vector<Vma> vmas_;   // sorted, disjoint; guarded by mutex_, as is all below
+    GuestAddr mmap_top_ = 0;  // addresses are given downwards from here
+    GuestAddr brk_start_ = 0, brk_end_ = 0;
+    Layout layout_;
+    Ref<AddressSpace> held_parent_;
+    uint64_t last_fault_ = 0;
+    int repeated_faults_ = 0;
+
+    // Index of the first VMA that ends above `address`.
+    size_t find_index(GuestAddr address) const {
+        size_t low = 0, high = vmas_.size();
+        while (low < high) {
+            size_t middle = (low + high) / 2;
+            if (vmas_[middle].end > address)
+                high = middle;
+            else
+                low = middle + 1;
+        }
+        return low;
+    }
+    Vma* find(GuestAddr address) {
+        size_t i = find_index(address);
+        return i < vmas_.size() && vmas_[i].start <= address ? &vmas_[i] : nullptr;
+    }
+    bool range_free(GuestAddr start, GuestAddr end) const {
+        size_t i = find_index(start);
+        return i == vmas_.size() || vmas_[i].start >= end;
+    }
+    bool valid_range(GuestAddr address, uint64_t size) const { return size <= top_ && address <= top_ - size; }
+    // True if [start, end) is mapped without a hole.
+    bool covered(GuestAddr start, GuestAddr end) const;
+    std::optional<GuestAddr> find_gap(uint64_t size, GuestAddr hint, bool low, uint64_t congruent) const;
+
+    // Makes `at` a border between VMAs, if it lies inside one.
+    void cut(GuestAddr at);
+    void insert(Vma vma);
+    // Removes [start, end); the host orders and frees go to `changes`.
+    void remove(GuestAddr start, GuestAddr end, Changes& changes, bool unmap_host = true);
+    // Gives a Vma its backing and appends the orders that map it.
+    SysResult<void> back(Vma& vma, Changes& changes, bool populate);
+    // Orders that map an object's pages over `vma`.
+    SysResult<void> map_object(const Vma& vma, GuestAddr start, GuestAddr end, Changes& changes);
+    void map_memory(const Vma& vma, Changes& changes, bool populate) const;
+    // Private pages of an object as a range of the memory file that `vma` owns from then on.
+    SysResult<void> copy_object(Vma& vma);
+    SysResult<void> read_object(Mappable& object, uint64_t offset, std::byte* into, uint64_t size);
+
+    // Pages that only the stub has, copied into a range of the memory file (mapping it is the caller's order).
+    SysResult<void> own_host_private(Vma& vma);
+    // Makes one of anonymous neighbours that continue each other, around [start, end).
+    void join_neighbours(GuestAddr start, GuestAddr end);
+
+    SysResult<void> commit(Changes& changes);
+
+    // The sentry's view of [address, ...) at most `size` bytes. Needs the lock (shared).
+    struct Window {
+        std::byte* memory = nullptr;  // in the sentry's map; null: by the host calls below
+        size_t size = 0;
+        const Vma* vma = nullptr;
+        int host_fd = -1;  // a shared or clean private host file, with the offset in it
+        uint64_t host_offset = 0;
+    };
+    SysResult<Window> window(GuestAddr address, size_t size, bool for_write);
+    // Moves up to `size` bytes; returns how many. `write`: from `buffer` into guest memory.
+    size_t transfer(GuestAddr address, std::byte* buffer, size_t size, bool write);
+};
+
+}  // namespace casemate::sentry

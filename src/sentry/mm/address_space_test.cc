@@ -1,0 +1,247 @@
+// AddressSpace over a platform that maps into the test's own process, so that what an application would see can be
+// compared with what the sentry copies.
+#include "sentry/mm/address_space.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/mman.h>
+
+#include <cstring>
+
+#include "base/checked.h"
+#include "sentry/mm/guarded_copy.h"
+#include "sentry/mm/io_buffer.h"
+#include "sentry/mm/shared_memory.h"
+
+namespace casemate::sentry {
+namespace {
+
+constexpr GuestAddr kTop = 0x100000000000;
+
+class SelfSpace final : public HostAddressSpace {
+  public:
+    SelfSpace(int memory_fd, GuestAddr slide) : memory_fd_(memory_fd), slide_(slide) {}
+    ~SelfSpace() override {
+        for (auto [address, size] : mapped_) munmap(at(address), size);
+    }
+    SysResult<void> apply(std::span<const MapOrder> orders) override {
+        for (const MapOrder& order : orders) {
+            int result = 0;
+            switch (order.kind) {
+                case MapOrder::Kind::kMap: {
+                    int fd = order.fd == MapOrder::kMemoryFile ? memory_fd_ : order.fd;
+                    void* got = mmap(at(order.address), order.size, order.protection, order.flags | MAP_FIXED, fd,
+                                     static_cast<off_t>(order.offset));
+                    result = got == MAP_FAILED ? -1 : 0;
+                    mapped_.push_back({order.address, order.size});
+                    break;
+                }
+                case MapOrder::Kind::kUnmap:
+                    result = munmap(at(order.address), order.size);
+                    break;
+                case MapOrder::Kind::kProtect:
+                    result = mprotect(at(order.address), order.size, order.protection);
+                    break;
+                case MapOrder::Kind::kAdvise:
+                    madvise(at(order.address), order.size, order.advice);
+                    break;
+            }
+            if (result != 0) return last_errno();
+        }
+        return {};
+    }
+    SysResult<std::unique_ptr<AppThread>> create_thread() override { return Errno(ENOSYS); }
+    SysResult<size_t> read_memory(uint64_t address, std::span<std::byte> into) override {
+        if (!guarded_copy(into.data(), at(address), into.size())) return Errno(EFAULT);
+        return into.size();
+    }
+    SysResult<size_t> write_memory(uint64_t address, std::span<const std::byte> from) override {
+        if (!guarded_copy(at(address), from.data(), from.size())) return Errno(EFAULT);
+        return from.size();
+    }
+    void kill() override {}
+    int host_process_id() const override { return 0; }
+    void* at(uint64_t address) const { return reinterpret_cast<void*>(address + slide_); }
+
+  private:
+    int memory_fd_;
+    GuestAddr slide_;  // a second space lies elsewhere in the test's process
+    std::vector<std::pair<uint64_t, uint64_t>> mapped_;
+};
+
+class SelfPlatform final : public Platform {
+  public:
+    explicit SelfPlatform(int memory_fd) : memory_fd_(memory_fd) {}
+    SysResult<std::unique_ptr<HostAddressSpace>> create_address_space() override {
+        return std::unique_ptr<HostAddressSpace>(new SelfSpace(memory_fd_, kTop * spaces_++));
+    }
+    uint64_t max_user_address() const override { return kTop; }
+    size_t fp_state_size() const override { return 512; }
+
+  private:
+    int memory_fd_;
+    uint64_t spaces_ = 0;
+};
+
+class AddressSpaceTest : public testing::Test {
+  protected:
+    void SetUp() override {
+        install_fault_guard();
+        memory_ = MUST(MemoryFile::create(UniqueFd(memfd_create("test", MFD_CLOEXEC)), 0));
+        platform_ = std::make_unique<SelfPlatform>(memory_->fd());
+        space_ = MUST(AddressSpace::create(*platform_, *memory_));
+    }
+    GuestAddr map(uint64_t size, int protection = PROT_READ | PROT_WRITE) {
+        return MUST(space_->map({.size = size, .protection = protection}));
+    }
+    static char* app(GuestAddr address) { return reinterpret_cast<char*>(address); }
+
+    std::unique_ptr<MemoryFile> memory_;
+    std::unique_ptr<SelfPlatform> platform_;
+    Ref<AddressSpace> space_;
+};
+
+TEST_F(AddressSpaceTest, CopiesMeetWhatTheApplicationSees) {
+    GuestAddr at = map(3 * kPageSize);
+    ASSERT_TRUE(space_->copy_out(at + 4090, "hello world", 12).ok());
+    EXPECT_STREQ(app(at + 4090), "hello world");
+    strcpy(app(at + 8000),
+           "from the application, over a page border ............................................."
+           "..............................................................................................");
+    EXPECT_EQ(*space_->copy_in_string(at + 8000, 4096), app(at + 8000));
+    EXPECT_EQ(space_->copy_in_string(at + 8000, 5).error().value, ENAMETOOLONG);
+}
+
+TEST_F(AddressSpaceTest, HolesAndProtectionsGiveEfault) {
+    GuestAddr at = map(2 * kPageSize);
+    char buffer[2 * kPageSize];
+    EXPECT_EQ(space_->copy_in_partial(at + kPageSize, buffer, sizeof(buffer)), kPageSize);
+    EXPECT_FALSE(space_->copy_in(at + kPageSize, buffer, sizeof(buffer)).ok());
+    ASSERT_TRUE(space_->protect(at, kPageSize, PROT_READ).ok());
+    EXPECT_TRUE(space_->copy_in(at, buffer, 8).ok());
+    EXPECT_FALSE(space_->copy_out(at, buffer, 8).ok());
+    ASSERT_TRUE(space_->protect(at, kPageSize, PROT_NONE).ok());
+    EXPECT_FALSE(space_->copy_in(at, buffer, 8).ok());
+    for (GuestAddr bad : {GuestAddr{0}, kTop - 1, kTop, ~GuestAddr{0}, ~GuestAddr{0} - 4095})
+        EXPECT_FALSE(space_->copy_in(bad, buffer, 16).ok()) << bad;
+}
+
+TEST_F(AddressSpaceTest, UnmappedPagesComeBackAsZero) {
+    for (int round = 0; round < 3; round++) {
+        GuestAddr at = map(64 * kPageSize);
+        for (int page = 0; page < 64; page++) EXPECT_EQ(app(at)[page * kPageSize + 7], 0);
+        memset(app(at), 0xaa, 64 * kPageSize);
+        ASSERT_TRUE(space_->unmap(at + kPageSize, 62 * kPageSize).ok());
+        EXPECT_EQ(app(at)[63 * kPageSize], static_cast<char>(0xaa));
+        ASSERT_TRUE(space_->unmap(at, 64 * kPageSize).ok());
+    }
+}
+
+TEST_F(AddressSpaceTest, ReservationsOpenPieceByPiece) {
+    GuestAddr at = map(uint64_t{64} << 20, PROT_NONE);
+    uint64_t before = memory_->bytes_used();
+    for (uint64_t page = 0; page < 4; page++) {
+        ASSERT_TRUE(space_->protect(at + page * kPageSize, kPageSize, PROT_READ | PROT_WRITE).ok());
+        app(at)[page * kPageSize] = 'x';
+    }
+    EXPECT_LE(memory_->bytes_used() - before, uint64_t{4} << 20);
+    EXPECT_EQ(space_->snapshot().size(), 2u);  // the open part and the rest
+    EXPECT_EQ(space_->handle_fault({.signo = SIGSEGV, .address = at + (32 << 20)})->code, SEGV_ACCERR);
+}
+
+TEST_F(AddressSpaceTest, BrkGrowsAndShrinks) {
+    space_->set_brk_start(0x5000000);
+    EXPECT_EQ(space_->brk(0, ~uint64_t{0}), 0x5000000u);
+    EXPECT_EQ(space_->brk(0x5000000 + 100000, ~uint64_t{0}), 0x5000000u + 100000);
+    app(0x5000000)[99999] = 'b';
+    EXPECT_EQ(space_->brk(0x5000000 + 200000, ~uint64_t{0}), 0x5000000u + 200000);
+    EXPECT_EQ(app(0x5000000)[99999], 'b');
+    EXPECT_EQ(space_->brk(0x5000000, ~uint64_t{0}), 0x5000000u);
+    EXPECT_TRUE(space_->snapshot().empty());
+    EXPECT_EQ(space_->brk(0x5000000 + 4096, 10), 0x5000000u);  // over the limit: unchanged
+}
+
+TEST_F(AddressSpaceTest, RemapMovesPagesWithoutCopying) {
+    GuestAddr at = map(kPageSize);
+    GuestAddr wall = MUST(space_->map({.address = at + kPageSize, .size = kPageSize, .protection = PROT_READ}));
+    strcpy(app(at), "moved");
+    EXPECT_EQ(space_->remap(at, kPageSize, 3 * kPageSize, 0, 0).error().value, ENOMEM);
+    GuestAddr now = MUST(space_->remap(at, kPageSize, 3 * kPageSize, MREMAP_MAYMOVE, 0));
+    EXPECT_NE(now, at);
+    EXPECT_STREQ(app(now), "moved");
+    EXPECT_EQ(app(now)[2 * kPageSize], 0);
+    static_cast<void>(wall);
+}
+
+TEST_F(AddressSpaceTest, ForkCopiesPrivateAndSharesShared) {
+    GuestAddr own = map(kPageSize), big = map(uint64_t{8} << 20);
+    auto object = MUST(SharedMemory::create(*memory_, kPageSize));
+    GuestAddr shared = MUST(space_->map(
+        {.size = kPageSize, .protection = PROT_READ | PROT_WRITE, .shared = true, .object = Ref<Mappable>(object)}));
+    strcpy(app(own), "parent");
+    strcpy(app(big + (5 << 20)), "deep");
+    strcpy(app(shared), "both");
+    auto child = MUST(space_->fork()).child;
+    strcpy(app(own), "changed");
+    strcpy(app(shared), "seen");
+    EXPECT_EQ(*child->copy_in_string(own, 64), "parent");
+    EXPECT_EQ(*child->copy_in_string(big + (5 << 20), 64), "deep");
+    EXPECT_EQ(*child->copy_in_string(shared, 64), "seen");
+    EXPECT_STREQ(app(own + kTop), "parent");
+    EXPECT_EQ(*child->share_key(shared), *space_->share_key(shared));
+    EXPECT_NE(*child->share_key(own), *space_->share_key(own));
+}
+
+TEST_F(AddressSpaceTest, DontNeedReadsAsZero) {
+    for (uint64_t size : {uint64_t{16} * kPageSize, uint64_t{4} << 20}) {
+        GuestAddr at = map(size);
+        memset(app(at), 1, size);
+        ASSERT_TRUE(space_->advise(at, size - kPageSize, MADV_DONTNEED).ok());
+        EXPECT_EQ(app(at)[0], 0);
+        EXPECT_EQ(app(at)[size - 1], 1);
+    }
+    EXPECT_EQ(space_->advise(0x40000000, kPageSize, MADV_DONTNEED).error().value, ENOMEM);
+}
+
+TEST_F(AddressSpaceTest, FixedMapsReplaceAndRefuse) {
+    GuestAddr at = map(4 * kPageSize);
+    app(at)[kPageSize] = 'o';
+    EXPECT_EQ(space_->map({.address = at, .size = kPageSize, .protection = PROT_READ, .fixed_no_replace = true})
+                  .error()
+                  .value,
+              EEXIST);
+    ASSERT_TRUE(
+        space_->map({.address = at + kPageSize, .size = kPageSize, .protection = PROT_READ, .fixed = true}).ok());
+    EXPECT_EQ(app(at)[kPageSize], 0);
+    EXPECT_EQ(space_->map({.address = 0x1000, .size = kPageSize, .fixed = true}).error().value, EPERM);
+    EXPECT_EQ(space_->map({.address = 12345, .size = kPageSize, .fixed = true}).error().value, EINVAL);
+    EXPECT_EQ(space_->map({.size = ~uint64_t{0}}).error().value, ENOMEM);
+}
+
+TEST_F(AddressSpaceTest, WordsAreAtomicAndChecked) {
+    GuestAddr at = map(kPageSize);
+    EXPECT_EQ(*space_->compare_exchange_word(at, 0, 7), 0u);
+    EXPECT_EQ(*space_->compare_exchange_word(at, 0, 9), 7u);
+    EXPECT_EQ(*space_->load_word(at), 7u);
+    EXPECT_EQ(space_->load_word(at + 2).error().value, EINVAL);
+    EXPECT_EQ(space_->load_word(at + kPageSize).error().value, EFAULT);
+}
+
+TEST_F(AddressSpaceTest, IoBufferWalksPieces) {
+    GuestAddr at = map(2 * kPageSize);
+    iovec pieces[] = {{app(at), 3}, {app(at), 0}, {app(at + kPageSize), 4}};
+    IoBuffer buffer = IoBuffer::user(*space_, pieces);
+    EXPECT_EQ(buffer.remaining(), 7u);
+    iovec host[4];
+    auto got = MUST(buffer.host_pieces(host, true));
+    EXPECT_EQ(got.count, 2u);
+    EXPECT_EQ(got.bytes, 7u);
+    buffer.advance(2);
+    EXPECT_EQ(*buffer.copy_to("abcdef", 6), 5u);
+    EXPECT_EQ(app(at)[2], 'a');
+    EXPECT_EQ(memcmp(app(at + kPageSize), "bcde", 4), 0);
+}
+
+}  // namespace
+}  // namespace casemate::sentry

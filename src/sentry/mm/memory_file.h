@@ -1,0 +1,48 @@
+// The memory file: all guest memory that sentry and applications share, one file on a private tmpfs (huge pages) or a
+// memfd, mapped into the sentry so that copies are memcpy.
+//
+// Ranges are page-aligned byte ranges of the file; offsets are plentiful (2^46), pages cost only when touched. A range
+// has one owner (a private VMA piece or a MemoryObject), who frees it. Thread-safe.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+
+namespace casemate::sentry {
+
+struct FileRange {
+    uint64_t offset = 0;
+    uint64_t size = 0;
+};
+
+class MemoryFile {
+  public:
+    // Takes over `file` (O_TMPFILE on a tmpfs, or a memfd), still of size 0. `limit` in bytes of touched pages; 0:
+    // none.
+    static Result<std::unique_ptr<MemoryFile>> create(UniqueFd file, uint64_t limit);
+    ~MemoryFile();
+
+    int fd() const;
+    // `size` bytes that read as zero. `align_hint`: an address whose 2 MiB offset the range should share, so that the
+    // host can map huge pages. ENOMEM at the limit.
+    SysResult<FileRange> allocate(uint64_t size, uint64_t align_hint = 0);
+    void free(FileRange range);      // gives pages back to the host or recycles them zeroed
+    void decommit(FileRange range);  // reads as zero again; MADV_DONTNEED
+    // The sentry's own mapping of [offset, offset+size): valid as long as the range is owned. Touching it may fault in
+    // pages; it never raises SIGBUS below the file's size.
+    std::byte* at(uint64_t offset, uint64_t size);
+    uint64_t bytes_used() const;  // pages touched, for accounting and the pod's limit
+    uint64_t limit() const;
+    void set_limit(uint64_t limit);
+
+  private:
+    class State;
+    std::unique_ptr<State> state_;
+    explicit MemoryFile(std::unique_ptr<State> state);
+};
+
+}  // namespace casemate::sentry
