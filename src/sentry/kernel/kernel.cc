@@ -1,0 +1,28 @@
+#include "sentry/kernel/kernel.h"
+
+#include "sentry/kernel/futex.h"
+#include "sentry/kernel/namespaces.h"
+#include "sentry/kernel/task_set.h"
+#include "sentry/kernel/task_threads.h"
+#include "sentry/kernel/timers.h"
+#include "sentry/vfs/inode.h"
+
+namespace casemate::sentry {
+
+Kernel::Kernel(Platform& platform, MemoryFile& memory, KernelOptions options)
+    : platform_(platform),
+      memory_(memory),
+      options_(std::move(options)),
+      boot_time_(monotonic_now()),
+      trace_(options_.trace),
+      user_namespace_(make_ref<UserNamespace>(nullptr)),
+      tasks_(std::make_unique<TaskSet>()),
+      futexes_(std::make_unique<FutexTable>()),
+      timers_(std::make_unique<TimerThread>()),
+      threads_(std::make_unique<TaskThreads>()) {}
+
+Kernel::~Kernel() = default;
+
+void Kernel::set_anonymous_files(Ref<FileSystem> files) { anonymous_files_ = std::move(files); }
+
+}  // namespace casemate::sentry

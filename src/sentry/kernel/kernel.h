@@ -1,0 +1,66 @@
+// Kernel: the sentry's one application kernel: everything that lives as long as the pod.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "base/ref.h"
+#include "base/result.h"
+#include "sentry/kernel/clock.h"
+#include "sentry/mm/memory_file.h"
+#include "sentry/platform/platform.h"
+#include "sentry/vfs/mount.h"
+
+namespace casemate::sentry {
+
+class TaskSet;      // kernel/task_set.h: all tasks, processes, groups, sessions, pids
+class FutexTable;   // kernel/futex.h
+class TimerThread;  // kernel/timers.h: one thread that fires all timers
+class TaskThreads;  // kernel/task_threads.h: the sentry's threads behind tasks
+class UserNamespace;
+
+struct KernelOptions {
+    unsigned cpus = 1;                        // shown to applications and in sched_getaffinity
+    uint64_t memory_limit = 0;                // bytes; 0: none
+    std::string release = "6.12.0-casemate";  // uname -r
+    std::string version = "#1 SMP Casemate";
+    bool trace = false;  // strace-like record to the log
+};
+
+class Kernel {
+  public:
+    Kernel(Platform& platform, MemoryFile& memory, KernelOptions options);
+    ~Kernel();
+
+    Platform& platform() const { return platform_; }
+    MemoryFile& memory() const { return memory_; }
+    const KernelOptions& options() const { return options_; }
+    TaskSet& tasks() const { return *tasks_; }
+    FutexTable& futexes() const { return *futexes_; }
+    TimerThread& timers() const { return *timers_; }
+    TaskThreads& threads() const { return *threads_; }
+    UserNamespace& user_namespace() const { return *user_namespace_; }
+    Nanoseconds boot_time() const { return boot_time_; }  // CLOCK_MONOTONIC
+    bool tracing() const { return trace_.load(std::memory_order_relaxed); }
+    void set_tracing(bool on) { trace_.store(on, std::memory_order_relaxed); }
+
+    // Anonymous file systems for objects without a name in the tree (pipes, sockets, memfd, anon inodes).
+    FileSystem& anonymous_files() const { return *anonymous_files_; }
+    void set_anonymous_files(Ref<FileSystem> files);
+
+  private:
+    Platform& platform_;
+    MemoryFile& memory_;
+    KernelOptions options_;
+    Nanoseconds boot_time_;
+    std::atomic<bool> trace_{false};
+    Ref<UserNamespace> user_namespace_;
+    Ref<FileSystem> anonymous_files_;
+    std::unique_ptr<TaskSet> tasks_;
+    std::unique_ptr<FutexTable> futexes_;
+    std::unique_ptr<TimerThread> timers_;
+    std::unique_ptr<TaskThreads> threads_;
+};
+
+}  // namespace casemate::sentry

@@ -1,0 +1,295 @@
+// The loop of a task: application runs, stops, the sentry answers, application goes on. docs: "life of a syscall".
+#include "sentry/kernel/task_run.h"
+
+#include <linux/audit.h>
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "sentry/kernel/cpu_times.h"
+#include "sentry/kernel/kernel.h"
+#include "sentry/kernel/posix_timers.h"
+#include "sentry/kernel/process.h"
+#include "sentry/kernel/signal_frame.h"
+#include "sentry/kernel/task_signals.h"
+#include "sentry/kernel/trace.h"
+#include "sentry/syscalls/table.h"
+
+namespace casemate::sentry {
+namespace {
+
+constexpr uint64_t kPageFaultTrap = 14;
+constexpr uint64_t kInstructionFetch = 1 << 4;
+constexpr GuestAddr kVsyscallPage = 0xffffffffff600000;
+
+bool is_restart(int64_t result) { return result <= -kRestartSys && result >= -kRestartBlock; }
+
+}  // namespace
+
+void TaskRunner::run(Task& task) {
+    Task::Parts& parts = task.parts();
+    {
+        std::lock_guard lock(parts.host_thread_mutex);
+        parts.host_thread = pthread_self();
+        timespec used{};
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+        parts.host_thread_baseline_ns = used.tv_sec * kSecond + used.tv_nsec;
+        parts.host_thread_valid = true;
+    }
+    Next next;  // the first start: registers are set
+    Stop stop;
+    stop.has_registers = true;
+    parts.has_registers = true;
+    while (true) {
+        // Pairs with Task::interrupt(): either it sees the application running, or this sees its attention.
+        task.in_application_.store(true, std::memory_order_seq_cst);
+        if (task.attention_.load(std::memory_order_seq_cst) != 0) [[unlikely]] {
+            task.in_application_.store(false, std::memory_order_seq_cst);
+            if (!before_application(task, next, stop)) break;
+            continue;
+        }
+        AppThread& app = *task.app_;
+        stop = next.kind == Next::Kind::kComplete ? app.complete_syscall(next.result) : app.resume();
+        task.in_application_.store(false, std::memory_order_release);
+        next = handle_stop(task, stop);
+    }
+    end(task);
+}
+
+TaskRunner::Next TaskRunner::handle_stop(Task& task, const Stop& stop) {
+    task.parts().has_registers = stop.has_registers;
+    switch (stop.reason) {
+        case StopReason::kSyscall:
+            return handle_syscall(task, stop);
+        case StopReason::kFault:
+            handle_fault(task, stop.fault);
+            return {};
+        case StopReason::kInterrupted:
+            return {};
+        case StopReason::kDead:
+            break;
+    }
+    // Broken by its own application (or by the host): no more can be run in this address space.
+    log::info("task {} lost its host thread", task.tid());
+    std::lock_guard lock(task.process().signal_mutex);
+    task.process().begin_group_exit_locked(SIGKILL);
+    request_exit(task, SIGKILL);
+    return {};
+}
+
+TaskRunner::Next TaskRunner::handle_syscall(Task& task, const Stop& stop) {
+    const SyscallStop& call = stop.syscall;
+    Next next{Next::Kind::kComplete, -ENOSYS};
+    // 32-bit code (int 0x80) and x32 numbers: a kernel without them says so.
+    if (call.arch != AUDIT_ARCH_X86_64) [[unlikely]]
+        return next;
+    SyscallArgs args;
+    args.nr = call.nr;
+    for (size_t i = 0; i < 6; ++i) args.a[i] = call.args[i];
+    task.parts().syscall_number = call.nr;
+    const SyscallRow* row = find_syscall(call.nr);
+    if (row == nullptr) [[unlikely]]
+        return next;
+    bool tracing = task.kernel().tracing();
+    if (tracing) [[unlikely]]
+        trace_enter(task, *row, args);
+    SysResult<int64_t> result = row->handler != nullptr ? row->handler(task, args) : answer_missing(task, *row);
+    if (result.ok()) [[likely]] {
+        next.result = *result;
+    } else {
+        int code = errno_of(result.error());
+        if (code == kRegistersSet) {
+            next = Next{};
+        } else {
+            next.result = -code;
+            if (code >= kRestartSys) task.attention_.fetch_or(Task::kLook, std::memory_order_relaxed);
+        }
+    }
+    if (tracing) [[unlikely]]
+        trace_leave(task, *row, args, next.kind == Next::Kind::kComplete ? next.result : 0);
+    return next;
+}
+
+void TaskRunner::handle_fault(Task& task, const FaultStop& fault) {
+    task.process().faults.fetch_add(1, std::memory_order_relaxed);
+    siginfo_t info{};
+    info.si_signo = fault.signo;
+    info.si_code = fault.code;
+    info.si_addr = reinterpret_cast<void*>(fault.address);
+    bool memory_fault = fault.signo == SIGSEGV || fault.signo == SIGBUS;
+    if (memory_fault && fault.trap_number == kPageFaultTrap) {
+        if ((fault.error_code & kInstructionFetch) != 0 && fault.address >= kVsyscallPage &&
+            answer_vsyscall(task, fault))
+            return;
+        auto signal = task.memory().handle_fault(fault);
+        if (!signal) return;
+        info.si_signo = signal->signo;
+        info.si_code = signal->code;
+    }
+    Task::Parts& parts = task.parts();
+    parts.fault_trap = fault.trap_number;
+    parts.fault_error = fault.error_code;
+    parts.fault_address = memory_fault ? fault.address : 0;
+    force_signal(task, info);
+}
+
+// The legacy page at a fixed address with three entry points; its readers jump there and expect a return.
+bool TaskRunner::answer_vsyscall(Task& task, const FaultStop& fault) {
+    uint64_t number;
+    switch (fault.address - kVsyscallPage) {
+        case 0x000:
+            number = SYS_gettimeofday;
+            break;
+        case 0x400:
+            number = SYS_time;
+            break;
+        case 0x800:
+            number = SYS_getcpu;
+            break;
+        default:
+            return false;
+    }
+    Registers& registers = task.registers();
+    auto back = task.read(UserPtr<uint64_t>(registers.sp));
+    const SyscallRow* row = find_syscall(number);
+    if (!back.ok() || row == nullptr || row->handler == nullptr) return false;
+    SyscallArgs args;
+    args.nr = number;
+    args.a[0] = registers.di;
+    args.a[1] = registers.si;
+    args.a[2] = registers.dx;
+    SysResult<int64_t> result = row->handler(task, args);
+    registers.ax = static_cast<uint64_t>(result.ok() ? *result : -errno_of(result.error()));
+    registers.ip = *back;
+    registers.sp += 8;
+    return true;
+}
+
+void TaskRunner::request_exit(Task& task, int wait_status) {
+    task.parts().exit_requested = true;
+    task.parts().exit_status = wait_status;
+    task.attention_.fetch_or(Task::kInterrupts | Task::kLook, std::memory_order_seq_cst);
+}
+
+// Whatever must be done before the application may go on. Leaves nothing undone that was asked for before it was
+// called: what is asked meanwhile sets attention_ again.
+bool TaskRunner::before_application(Task& task, Next& next, const Stop& last) {
+    Task::Parts& parts = task.parts();
+    task.attention_.store(0, std::memory_order_seq_cst);
+    // The mask of sigsuspend, ppoll... ends with the call, unless a signal ended the call: then that is chosen by it.
+    auto restore_mask = [&] {
+        if (!parts.saved_mask) return;
+        SignalSet mask = *parts.saved_mask;
+        parts.saved_mask.reset();
+        set_blocked(task, mask);
+    };
+    if (!(next.kind == Next::Kind::kComplete && is_restart(next.result))) {
+        bool interrupted_call = next.kind == Next::Kind::kComplete && next.result == -EINTR;
+        if (!interrupted_call) restore_mask();
+    }
+    while (true) {
+        if (parts.exit_requested || task.dying()) return false;
+        if (must_park(task)) {
+            park(task);
+            continue;
+        }
+        std::optional<QueuedSignal> taken;
+        SignalAction action;
+        {
+            std::lock_guard lock(task.process().signal_mutex);
+            taken = parts.pending.take(~parts.blocked);
+            if (!taken) taken = task.process().pending.take(~parts.blocked);
+            if (taken) {
+                int signo = taken->info.si_signo;
+                std::lock_guard handlers_lock(task.process().handlers->mutex);
+                SignalAction& disposition = task.process().handlers->actions[static_cast<size_t>(signo)];
+                action = disposition;
+                if ((action.flags & SA_RESETHAND) != 0 && !action.is_default() && !action.is_ignore())
+                    disposition = SignalAction{};
+            }
+        }
+        if (!taken) break;
+        if (task.kernel().tracing()) trace_signal(task, taken->info);
+        if (taken->timer) signal_of_timer_taken(*taken);
+        int signo = taken->info.si_signo;
+        SignalSet bit = signal_bit(signo);
+        if (action.is_ignore()) continue;
+        if (action.is_default()) {
+            if ((bit & kIgnoredByDefault) != 0) continue;
+            if (task.process().unkillable && (bit & kUnblockable) == 0) continue;
+            if ((bit & kStopSignals) != 0) {
+                begin_stop(task, signo);
+                continue;
+            }
+            bool core = (bit & kCoreDumpSignals) != 0;
+            std::lock_guard lock(task.process().signal_mutex);
+            task.process().begin_group_exit_locked(signo | (core ? 0x80 : 0));
+            continue;
+        }
+        if (!deliver(task, next, taken->info, action)) return false;
+    }
+    restore_mask();
+    if (next.kind == Next::Kind::kComplete && is_restart(next.result)) {
+        // No handler ran: the call goes on here, and the application sees nothing.
+        if (next.result == -kRestartBlock) {
+            SysResult<int64_t> result = Errno(EINTR);
+            if (parts.restart) {
+                auto again = std::move(parts.restart);
+                parts.restart = nullptr;
+                result = again(task);
+            }
+            next.result = result.ok() ? *result : -errno_of(result.error());
+            if (is_restart(next.result)) task.attention_.fetch_or(Task::kLook, std::memory_order_relaxed);
+        } else {
+            next = handle_syscall(task, last);
+        }
+    }
+    return true;
+}
+
+// Ends the syscall so that its registers can be changed. False: the host thread is gone.
+bool TaskRunner::take_registers(Task& task, Next& next) {
+    if (next.kind == Next::Kind::kResume) return true;
+    if (task.parts().has_registers) {
+        task.registers().ax = static_cast<uint64_t>(next.result);
+    } else {
+        Stop stop = task.app_->complete_and_stop(next.result);
+        if (stop.reason == StopReason::kDead) {
+            handle_stop(task, stop);
+            return false;
+        }
+        // A fault instead of the stop is raised again by the instruction when the handler has returned.
+        task.parts().has_registers = true;
+    }
+    next = Next{};
+    return true;
+}
+
+// Lets the application go on in the handler. False: the task is to end.
+bool TaskRunner::deliver(Task& task, Next& next, const siginfo_t& info, const SignalAction& action) {
+    Task::Parts& parts = task.parts();
+    bool restart = false;
+    if (next.kind == Next::Kind::kComplete && is_restart(next.result)) {
+        restart = next.result == -kRestartNoIntr || (next.result == -kRestartSys && (action.flags & SA_RESTART) != 0);
+        next.result = -EINTR;
+        parts.restart = nullptr;
+    }
+    if (!take_registers(task, next)) return false;
+    if (restart) {
+        task.registers().ax = parts.syscall_number;
+        task.registers().ip -= 2;  // the `syscall` instruction
+    }
+    SignalSet frame_mask = parts.saved_mask ? *parts.saved_mask : parts.blocked;
+    if (!push_signal_frame(task, info, action, frame_mask)) {
+        force_fatal(task, SIGSEGV);
+        return true;
+    }
+    parts.saved_mask.reset();
+    SignalSet mask = parts.blocked | action.mask;
+    if ((action.flags & SA_NODEFER) == 0) mask |= signal_bit(info.si_signo);
+    set_blocked(task, mask);
+    return true;
+}
+
+}  // namespace casemate::sentry

@@ -1,0 +1,58 @@
+// TaskRunner: the parts of a task's own thread: the loop between application and syscalls, signal delivery, stops, the
+// end.
+#pragma once
+
+#include <optional>
+
+#include "sentry/kernel/session.h"
+#include "sentry/kernel/task.h"
+#include "sentry/kernel/task_parts.h"
+#include "sentry/loader/loader.h"
+
+namespace casemate::sentry {
+
+struct SyscallArgs;
+
+class TaskRunner {
+  public:
+    // The body of the thread: runs the application until the task has ended.
+    static void run(Task& task);
+
+    // Makes `program` what the task runs: for exec and for a process that has not run yet.
+    static SysResult<void> take_program(Task& task, LoadedProgram program);
+    // execve(2) from the loaded program on: point of no return inside.
+    static SysResult<int64_t> exec(Task& task, LoadedProgram program);
+    // Takes a process that never ran out of the tables.
+    static void end_unstarted(Task& task);
+
+    // exit(2) and exit_group(2): takes effect when the syscall returns to the loop.
+    static void request_exit(Task& task, int wait_status);
+
+  private:
+    // How the application goes on.
+    struct Next {
+        enum class Kind { kResume, kComplete } kind = Kind::kResume;
+        int64_t result = 0;  // kComplete: a value, -errno or -kRestart...
+    };
+    static Next handle_stop(Task& task, const Stop& stop);
+    static Next handle_syscall(Task& task, const Stop& stop);
+    static void handle_fault(Task& task, const FaultStop& fault);
+    static bool answer_vsyscall(Task& task, const FaultStop& fault);
+    // False: the task is to end.
+    static bool before_application(Task& task, Next& next, const Stop& last);
+    static bool take_registers(Task& task, Next& next);
+    static bool deliver(Task& task, Next& next, const siginfo_t& info, const SignalAction& action);
+
+    static void begin_stop(Task& task, int signo);
+    // Parks while the process is stopped or its container frozen.
+    static void park(Task& task);
+    static bool must_park(Task& task);
+
+    static SysResult<void> become_only_thread(Task& task);
+    static void end(Task& task);
+    static void end_memory(Task& task);
+    static void end_process_locked(Task& task, std::vector<Ref<RefCounted>>& dropped,
+                                   Ref<ControllingTerminal>& hung_up);
+};
+
+}  // namespace casemate::sentry
