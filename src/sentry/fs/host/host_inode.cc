@@ -1,0 +1,753 @@
+// HostInode: addresses, attributes and names of host files.
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/limits.h>
+#include <sys/sysmacros.h>
+
+#include <cstring>
+
+#include "sentry/fs/host/host_file.h"
+#include "sentry/fs/host/host_names.h"
+
+namespace casemate::sentry {
+
+using fileserver::Attributes;
+using fileserver::ListEntry;
+using fileserver::NodeId;
+using fileserver::Op;
+using fileserver::Request;
+
+namespace {
+
+// Paths longer than this get a node on the way, so that requests stay within the protocol's bound.
+constexpr size_t kLongPath = 3000;
+// A directory is listed as a whole at this lookup that had to ask, unless it is bigger than kWorthKnowing.
+constexpr uint32_t kMissesUntilListed = 2;
+constexpr size_t kWorthKnowing = 8192;
+
+Request request_of(Op op, NodeId node) {
+    Request request;
+    request.op = static_cast<uint16_t>(op);
+    request.node = node;
+    return request;
+}
+
+void stat_of(const Attributes& a, struct stat& out) {
+    out = {};
+    out.st_ino = a.inode;
+    out.st_mode = a.mode;
+    out.st_nlink = a.links;
+    out.st_uid = a.uid;
+    out.st_gid = a.gid;
+    out.st_rdev = a.special_device;
+    out.st_size = static_cast<off_t>(a.size);
+    out.st_blksize = a.block_size != 0 ? a.block_size : 4096;
+    out.st_blocks = static_cast<blkcnt_t>(a.blocks);
+    out.st_atim = {a.access_time, a.access_nsec};
+    out.st_mtim = {a.modification_time, a.modification_nsec};
+    out.st_ctim = {a.change_time, a.change_nsec};
+}
+
+void take_stat(const struct stat& s, Attributes& a) {
+    a.size = static_cast<uint64_t>(s.st_size);
+    a.blocks = static_cast<uint64_t>(s.st_blocks);
+    a.links = static_cast<uint32_t>(s.st_nlink);
+    a.access_time = s.st_atim.tv_sec;
+    a.access_nsec = static_cast<uint32_t>(s.st_atim.tv_nsec);
+    a.modification_time = s.st_mtim.tv_sec;
+    a.modification_nsec = static_cast<uint32_t>(s.st_mtim.tv_nsec);
+    a.change_time = s.st_ctim.tv_sec;
+    a.change_nsec = static_cast<uint32_t>(s.st_ctim.tv_nsec);
+}
+
+}  // namespace
+
+HostInode::HostInode(Ref<HostFileSystem> file_system, const Attributes& attributes)
+    : Inode(std::move(file_system)),
+      key_{attributes.device, attributes.inode},
+      mode_(attributes.mode),
+      uid_(attributes.uid),
+      gid_(attributes.gid),
+      attributes_(attributes),
+      heard_(monotonic_now()) {}
+
+void HostInode::last_ref_dropped() {
+    HostFileSystem& fs = host();
+    Ref<HostInode> parent;
+    {
+        std::lock_guard lock(fs.mutex_);
+        if (in_table_) {
+            in_table_ = false;
+            fs.inodes_.erase(key_);
+        }
+        if (descriptor_slot_ >= 0) fs.descriptors_.slots[static_cast<size_t>(descriptor_slot_)] = nullptr;
+        if (names_slot_ >= 0) fs.names_.slots[static_cast<size_t>(names_slot_)] = nullptr;
+        if (!lost_) parent = parent_;
+    }
+    // The parent's table of names takes the attributes over, so that a lookup later on needs no question.
+    if (parent && !fs.shared() && attributes_known_ && !written_ && posted_ == 0 &&
+        (attributes_.links == 1 || S_ISDIR(attributes_.mode))) {
+        std::lock_guard lock(parent->mutex_);
+        if (parent->names_ && parent->names_->complete) {
+            auto found = parent->names_->entries.find(std::string_view(name_));
+            if (found != parent->names_->entries.end()) {
+                found->second.attributes = attributes_;
+                found->second.has_attributes = true;
+            }
+        }
+    }
+    delete this;
+}
+
+HostInode::~HostInode() {
+    HostFileSystem& fs = host();
+    if (node_ != 0 && node_ != fs.root_node_) fs.client().forget(node_);
+    // Deep trees must not be taken down by recursion.
+    Ref<HostInode> parent = std::move(parent_);
+    while (parent && parent->ref_count() == 1) {
+        Ref<HostInode> above;
+        {
+            std::lock_guard lock(fs.mutex_);
+            above = parent->parent_;
+        }
+        parent = std::move(above);
+    }
+}
+
+// --- Addresses ---
+
+HostInode::Address HostInode::address_locked(std::string_view name, Ref<HostInode>* too_deep) {
+    Address address;
+    address.path = std::string(name);
+    HostInode* at = this;
+    while (at->node_ == 0) {
+        if (at->lost_ || !at->parent_) return Address();
+        address.path.insert(0, address.path.empty() ? at->name_ : at->name_ + "/");
+        at = at->parent_.get();
+        if (at->node_ == 0 && address.path.size() > kLongPath) {
+            *too_deep = Ref<HostInode>(at);
+            return address;
+        }
+    }
+    address.node = at->node_;
+    return address;
+}
+
+SysResult<HostInode::Address> HostInode::address_of(std::string_view name) {
+    while (true) {
+        Ref<HostInode> deep;
+        {
+            std::lock_guard lock(host().mutex_);
+            Address address = address_locked(name, &deep);
+            if (!deep) {
+                if (address.node == 0) return Errno(ESTALE);
+                return address;
+            }
+        }
+        // A node for the directory up there cuts the path.
+        Address above = TRY(deep->address());
+        Request request = request_of(Op::kGetAttributes, above.node);
+        request.flags = fileserver::kFlagWantAnyNode;
+        auto answer = TRY(host().client().call(request, above.path));
+        std::lock_guard lock(host().mutex_);
+        if (deep->node_ == 0)
+            deep->node_ = answer.reply.node;
+        else
+            host().client().forget(answer.reply.node);
+    }
+}
+
+SysResult<HostInode::Address> HostInode::address() { return address_of({}); }
+
+// --- Attributes ---
+
+void HostInode::take_attributes(const Attributes& attributes) {
+    attributes_ = attributes;
+    attributes_known_ = true;
+    heard_ = monotonic_now();
+    mode_.store(attributes.mode, std::memory_order_relaxed);
+    uid_.store(attributes.uid, std::memory_order_relaxed);
+    gid_.store(attributes.gid, std::memory_order_relaxed);
+}
+
+void HostInode::forget_attributes() {
+    std::lock_guard lock(mutex_);
+    attributes_known_ = false;
+}
+
+bool HostInode::fresh_locked() const {
+    if (!attributes_known_) return false;
+    return !host().shared() || monotonic_now() - heard_ < HostFileSystem::kSharedValidity;
+}
+
+SysResult<void> HostInode::refresh() {
+    Address address = TRY(this->address());
+    Request request = request_of(Op::kGetAttributes, address.node);
+    auto answer = TRY(host().client().call(request, address.path));
+    const Attributes& a = answer.reply.attributes;
+    if (a.inode != key_.inode || a.device != key_.device) return Errno(ESTALE);
+    std::lock_guard lock(mutex_);
+    if (posted_ < answer.number) {
+        take_attributes(a);
+        posted_ = 0;
+    }
+    return {};
+}
+
+SysResult<void> HostInode::stat(struct stat& out) {
+    bool ask = false;
+    {
+        std::lock_guard lock(mutex_);
+        const Ref<HostFd>& fd = write_fd_ ? write_fd_ : read_fd_;
+        bool pending = posted_ > host().client().done();
+        if (fd && !pending && (write_fd_ || host().shared() || !attributes_known_)) {
+            // Whoever holds it writes to it without telling us: the descriptor knows best, and costs no round trip.
+            struct stat now;
+            if (::fstat(fd->fd.get(), &now) == 0) {
+                take_stat(now, attributes_);
+                attributes_.mode = now.st_mode;
+                attributes_.uid = now.st_uid;
+                attributes_.gid = now.st_gid;
+                take_attributes(attributes_);
+            }
+        } else {
+            ask = pending || !fresh_locked();
+        }
+    }
+    if (ask) {
+        auto asked = refresh();
+        // Of a file without a name what was last known is as good as it gets.
+        if (!asked.ok() && asked.error() != Errno(ESTALE)) return asked;
+    }
+    std::lock_guard lock(mutex_);
+    stat_of(attributes_, out);
+    out.st_dev = file_system().device();
+    return {};
+}
+
+uint64_t HostInode::link_count() {
+    std::lock_guard lock(mutex_);
+    return attributes_.links;
+}
+
+std::optional<timespec> HostInode::birth_time() {
+    std::lock_guard lock(mutex_);
+    if (attributes_.birth_time == 0) return std::nullopt;
+    return timespec{attributes_.birth_time, attributes_.birth_nsec};
+}
+
+SysResult<void> HostInode::change(const AttributeChange& change) {
+    if (host().read_only()) return Errno(EROFS);
+    Request request = request_of(Op::kSetAttributes, 0);
+    if (change.mode) {
+        request.valid |= fileserver::kSetMode;
+        request.mode = *change.mode;
+    }
+    if (change.uid) {
+        request.valid |= fileserver::kSetUid;
+        request.uid = *change.uid;
+    }
+    if (change.gid) {
+        request.valid |= fileserver::kSetGid;
+        request.gid = *change.gid;
+    }
+    auto time = [&](const std::optional<timespec>& wanted, uint32_t set, uint32_t now, int64_t& seconds,
+                    uint32_t& nsec) {
+        if (!wanted || wanted->tv_nsec == UTIME_OMIT) return;
+        if (wanted->tv_nsec == UTIME_NOW) {
+            request.valid |= now;
+            return;
+        }
+        request.valid |= set;
+        seconds = wanted->tv_sec;
+        nsec = static_cast<uint32_t>(wanted->tv_nsec);
+    };
+    time(change.access_time, fileserver::kSetAccessTime, fileserver::kSetAccessNow, request.access_time,
+         request.access_nsec);
+    time(change.modification_time, fileserver::kSetModificationTime, fileserver::kSetModificationNow,
+         request.modification_time, request.modification_nsec);
+    if (change.size) {
+        Ref<HostFd> writable;
+        {
+            std::lock_guard lock(mutex_);
+            writable = write_fd_;
+        }
+        if (writable) {
+            if (::ftruncate(writable->fd.get(), *change.size) != 0) return last_errno();
+        } else {
+            request.valid |= fileserver::kSetSize;
+            request.size = *change.size;
+        }
+    }
+    if (request.valid == 0) return {};
+    Address address = TRY(this->address());
+    request.node = address.node;
+    // Mode and times of the pod's own tree cannot fail for reasons that we do not know: nobody waits for the answer.
+    constexpr uint32_t kMayFail = fileserver::kSetUid | fileserver::kSetGid | fileserver::kSetSize;
+    if (!host().shared() && !(request.valid & kMayFail)) {
+        std::lock_guard lock(mutex_);
+        posted_ = host().client().post(request, address.path);
+        if (change.mode) {
+            attributes_.mode = (attributes_.mode & S_IFMT) | *change.mode;
+            mode_.store(attributes_.mode, std::memory_order_relaxed);
+        }
+        attributes_known_ = false;
+        return {};
+    }
+    auto answer = TRY(host().client().call(request, address.path));
+    std::lock_guard lock(mutex_);
+    take_attributes(answer.reply.attributes);
+    return {};
+}
+
+// --- Names ---
+
+HostInode::Names& HostInode::names_locked() {
+    if (!names_) names_ = std::make_unique<Names>();
+    return *names_;
+}
+
+SysResult<Ref<Inode>> HostInode::lookup(std::string_view name) {
+    if (!S_ISDIR(mode())) return Errno(ENOTDIR);
+    for (int round = 0;; ++round) {
+        std::optional<Names::Hint> hint;
+        std::optional<Attributes> known;
+        bool list = false;
+        {
+            std::lock_guard lock(mutex_);
+            Names& names = names_locked();
+            hint = names.take_hint(name);
+            if (hint && host().shared() && monotonic_now() - hint->when > HostFileSystem::kSharedValidity) hint.reset();
+            if (!hint && names.complete) {
+                auto found = names.entries.find(name);
+                if (found == names.entries.end()) return Errno(ENOENT);
+                if (found->second.has_attributes) {
+                    known = found->second.attributes;
+                    // From now on the inode knows better; it gives them back at its end.
+                    found->second.has_attributes = false;
+                }
+            } else if (!hint && !host().shared() && !names.too_big) {
+                list = ++names.misses >= kMissesUntilListed;
+            }
+        }
+        if (hint && !hint->exists) return Errno(ENOENT);
+        if (hint || known) {
+            Ref<HostInode> child = host().intern(known ? *known : hint->attributes, this, name);
+            if (hint && (hint->fd || !hint->link_text.empty())) {
+                Ref<HostFd> fd = hint->fd ? make_ref<HostFd>(std::move(hint->fd)) : nullptr;
+                {
+                    std::lock_guard lock(child->mutex_);
+                    if (fd && !child->read_fd_) child->read_fd_ = fd;
+                    if (child->link_text_.empty()) child->link_text_ = std::move(hint->link_text);
+                }
+                if (fd) host().keep_descriptor(*child);
+            }
+            return Ref<Inode>(child);
+        }
+        if (round == 2) return Errno(ENOENT);
+        if (list) {
+            auto loaded = load_names(kWorthKnowing, false);
+            if (!loaded.ok() && loaded.error() != Errno(EFBIG)) return loaded.error();
+            if (loaded.ok()) continue;
+        }
+        TRY(look_up_path(name, false));
+    }
+}
+
+void HostInode::prefetch(std::string_view rest, bool open) {
+    if (!S_ISDIR(mode())) return;
+    // As much of the path as can be asked for as it stands.
+    std::string path;
+    size_t components = 0;
+    std::string first;
+    while (path.size() < 1000) {
+        size_t begin = rest.find_first_not_of('/');
+        if (begin == std::string_view::npos) break;
+        rest.remove_prefix(begin);
+        size_t end = rest.find('/');
+        std::string_view name = rest.substr(0, end);
+        if (name == "." || name == ".." || name.size() > NAME_MAX || name.find('\0') != std::string_view::npos) break;
+        if (!path.empty()) path += '/';
+        path += name;
+        if (components++ == 0) first = std::string(name);
+        if (end == std::string_view::npos) {
+            rest = {};
+            break;
+        }
+        rest.remove_prefix(end);
+    }
+    if (components == 0) return;
+    bool whole = rest.find_first_not_of('/') == std::string_view::npos;
+    if (components == 1 && !(whole && open)) return;  // lookup() does it
+    {
+        std::lock_guard lock(mutex_);
+        if (names_) {
+            if (names_->complete && !host().shared()) {
+                // Only a file to be opened at once is worth a question that lookup() could answer alone.
+                auto found = names_->entries.find(std::string_view(first));
+                if (found == names_->entries.end()) return;
+                if (components == 1 && (found->second.type != DT_REG || found->second.has_attributes)) return;
+                if (components > 1 && found->second.has_attributes) return;
+            }
+            for (const Names::Hint& hint : names_->hints)
+                if (hint.name == first &&
+                    (!host().shared() || monotonic_now() - hint.when < HostFileSystem::kSharedValidity))
+                    return;
+            // A directory about to be listed answers this and all that follows.
+            if (!host().shared() && components == 1 && !names_->complete && !names_->too_big &&
+                names_->misses + 1 >= kMissesUntilListed)
+                return;
+        }
+        ++names_locked().misses;
+    }
+    (void)look_up_path(path, open && whole);
+}
+
+SysResult<void> HostInode::look_up_path(std::string_view path, bool open) {
+    Address address = TRY(this->address());
+    if (address.path.size() + path.size() + 2 > fileserver::kMaxPathBytes) return Errno(ENAMETOOLONG);
+    // The server walks from our node through our own path, whose attributes come back too.
+    size_t own = 0;
+    if (!address.path.empty()) {
+        own = 1 + static_cast<size_t>(std::count(address.path.begin(), address.path.end(), '/'));
+        address.path += '/';
+    }
+    address.path += path;
+    Request request = request_of(Op::kLookup, address.node);
+    if (open) request.flags |= fileserver::kFlagWantOpen;
+    auto answer = TRY(host().client().call(request, address.path));
+    size_t count = answer.reply.count;
+    if (count > 4096 || answer.data.size() < count * sizeof(Attributes)) return Errno(EIO);
+    if (count < own)
+        return Errno(answer.reply.value == ENOENT || answer.reply.value == 0 ? ESTALE : answer.reply.value);
+    std::vector<Attributes> found(count);
+    std::memcpy(found.data(), answer.data.data(), count * sizeof(Attributes));
+    std::string link_text = answer.data.substr(count * sizeof(Attributes));
+    Nanoseconds now = monotonic_now();
+
+    Ref<HostInode> at(this);
+    size_t index = own;
+    bool any = false;
+    while (!path.empty()) {
+        size_t end = path.find('/');
+        std::string_view name = path.substr(0, end);
+        path = end == std::string_view::npos ? std::string_view() : path.substr(end + 1);
+        Names::Hint hint;
+        hint.name = std::string(name);
+        hint.when = now;
+        if (index >= count) {
+            if (answer.reply.value == ENOENT) {
+                std::lock_guard lock(at->mutex_);
+                at->names_locked().add_hint(std::move(hint));
+                return {};
+            }
+            if (any || answer.reply.value == 0) return {};
+            return Errno(static_cast<int>(answer.reply.value));
+        }
+        hint.exists = true;
+        hint.attributes = found[index];
+        bool last_found = index + 1 == count;
+        if (last_found) {
+            if (S_ISLNK(found[index].mode)) hint.link_text = link_text;
+            if (path.empty()) hint.fd = std::move(answer.fd);
+        }
+        bool directory = S_ISDIR(found[index].mode);
+        {
+            std::lock_guard lock(at->mutex_);
+            at->names_locked().add_hint(std::move(hint));
+        }
+        any = true;
+        ++index;
+        if (!directory) return {};
+        if (!path.empty()) {
+            // The hints of the next one hang on its inode, which must live until the walk gets there.
+            at = host().intern(found[index - 1], at.get(), name);
+            host().keep_recent(at);
+        }
+    }
+    return {};
+}
+
+bool HostInode::revalidate_child(std::string_view name, Inode* child) {
+    auto* known = static_cast<HostInode*>(child);
+    if (known == nullptr) return false;
+    auto same = [&](const Attributes& a) {
+        if (a.inode != known->key_.inode || a.device != known->key_.device) return false;
+        std::lock_guard lock(known->mutex_);
+        if ((known->attributes_.mode & S_IFMT) != (a.mode & S_IFMT)) return false;
+        known->take_attributes(a);
+        return true;
+    };
+    {
+        std::lock_guard lock(known->mutex_);
+        if (known->fresh_locked()) return true;
+    }
+    for (int round = 0; round < 2; ++round) {
+        {
+            std::lock_guard lock(mutex_);
+            Names& names = names_locked();
+            for (size_t i = 0; i < names.hints.size(); ++i) {
+                Names::Hint& hint = names.hints[i];
+                if (hint.name != name || monotonic_now() - hint.when > HostFileSystem::kSharedValidity) continue;
+                if (!hint.exists || !same(hint.attributes)) return false;
+                return true;
+            }
+        }
+        if (round == 0 && !look_up_path(name, false).ok()) return false;
+    }
+    return false;
+}
+
+SysResult<void> HostInode::load_names(size_t give_up_at, bool below_too) {
+    Address address = TRY(this->address());
+    Names fresh;
+    fresh.complete = true;
+    // In the server's order, which is the order of what it sends ahead.
+    auto order = std::make_shared<Listing>();
+    uint64_t cookie = 0;
+    struct Section {
+        std::string path;
+        bool sibling = false;
+        Names names;
+        std::shared_ptr<Listing> order = std::make_shared<Listing>();
+    };
+    std::vector<Section> sections;
+    Names* into = &fresh;
+    Listing* listed = order.get();
+    std::string siblings;
+    if (below_too) siblings = following_siblings();
+    do {
+        Request request = request_of(Op::kList, address.node);
+        request.value = cookie;
+        if (below_too) request.flags = fileserver::kFlagPrefetch;
+        auto answer = TRY(host().client().call(request, address.path, {}, siblings));
+        std::string_view data = answer.data;
+        while (data.size() >= sizeof(ListEntry)) {
+            ListEntry entry;
+            std::memcpy(&entry, data.data(), sizeof(entry));
+            bool with = entry.kind == ListEntry::kWithAttributes;
+            size_t head = sizeof(entry) + (with ? sizeof(Attributes) : 0);
+            if (entry.record_size > data.size() || entry.record_size < head + entry.name_size) return Errno(EIO);
+            std::string name(data.substr(head, entry.name_size));
+            if (entry.kind == ListEntry::kSection || entry.kind == ListEntry::kSiblingSection) {
+                sections.emplace_back();
+                sections.back().sibling = entry.kind == ListEntry::kSiblingSection;
+                sections.back().path = std::move(name);
+                into = &sections.back().names;
+                into->complete = true;
+                listed = sections.back().order.get();
+            } else {
+                Names::Entry known;
+                known.type = entry.type;
+                known.inode = entry.inode;
+                if (with) {
+                    std::memcpy(&known.attributes, data.data() + sizeof(entry), sizeof(Attributes));
+                    // Another name of a file may change what we know under this one.
+                    known.has_attributes = known.attributes.links <= 1 || S_ISDIR(known.attributes.mode);
+                }
+                listed->entries.push_back(Listing::Entry{name, known.inode, known.type});
+                into->entries.emplace(std::move(name), known);
+            }
+            data.remove_prefix(entry.record_size);
+        }
+        if (answer.reply.value != 0 && answer.reply.value == cookie) return Errno(EIO);
+        cookie = answer.reply.value;
+        if (cookie != 0 && fresh.entries.size() > give_up_at) {
+            std::lock_guard lock(mutex_);
+            names_locked().too_big = true;
+            return Errno(EFBIG);
+        }
+    } while (cookie != 0);
+    {
+        std::lock_guard lock(mutex_);
+        Names& names = names_locked();
+        fresh.hints = std::move(names.hints);
+        fresh.listing = std::move(order);
+        names = std::move(fresh);
+    }
+    host().keep_names(*this);
+    Ref<HostInode> parent;
+    {
+        std::lock_guard lock(host().mutex_);
+        parent = parent_;
+    }
+    for (auto& [path, sibling, names, section_order] : sections) {
+        // Parents come before their children, so the way down is known.
+        Ref<HostInode> at = sibling ? parent : Ref<HostInode>(this);
+        std::string_view rest = path;
+        while (at && !rest.empty()) {
+            size_t end = rest.find('/');
+            at = at->known_directory(rest.substr(0, end));
+            rest = end == std::string_view::npos ? std::string_view() : rest.substr(end + 1);
+        }
+        if (!at) continue;
+        bool taken = false;
+        {
+            std::lock_guard lock(at->mutex_);
+            Names& known = at->names_locked();
+            if (!known.complete) {
+                names.hints = std::move(known.hints);
+                names.listing = std::move(section_order);
+                known = std::move(names);
+                taken = true;
+            }
+        }
+        if (taken) {
+            host().keep_names(*at);
+            host().keep_recent(at);
+        }
+    }
+    return {};
+}
+
+// A directory among the names that are known, without asking; null: cannot tell.
+Ref<HostInode> HostInode::known_directory(std::string_view name) {
+    Attributes attributes;
+    uint64_t number = 0;
+    {
+        std::lock_guard lock(mutex_);
+        if (!names_ || !names_->complete) return nullptr;
+        auto found = names_->entries.find(name);
+        if (found == names_->entries.end() || found->second.type != DT_DIR) return nullptr;
+        number = found->second.inode;
+        if (found->second.has_attributes) attributes = found->second.attributes;
+    }
+    if (attributes.inode != 0) return host().intern(attributes, this, name);
+    std::lock_guard lock(host().mutex_);
+    auto live = host().inodes_.find(HostFileSystem::Key{key_.device, number});
+    if (live == host().inodes_.end() || live->second->parent_.get() != this || live->second->name_ != name ||
+        !live->second->try_ref())
+        return nullptr;
+    return Ref<HostInode>::adopt(live->second);
+}
+
+// The directories that stand behind this one in its parent, for the server to send along.
+std::string HostInode::following_siblings() {
+    constexpr size_t kSiblings = 96;
+    Ref<HostInode> parent;
+    std::string own;
+    {
+        std::lock_guard lock(host().mutex_);
+        parent = parent_;
+        own = name_;
+    }
+    if (!parent) return {};
+    std::shared_ptr<const Listing> listing;
+    {
+        std::lock_guard lock(parent->mutex_);
+        if (!parent->names_ || !parent->names_->complete) return {};
+        listing = parent->names_->listing;
+    }
+    if (!listing) return {};
+    std::string names;
+    size_t count = 0;
+    bool behind = false;
+    for (const Listing::Entry& entry : listing->entries) {
+        if (!behind) {
+            behind = entry.name == own;
+            continue;
+        }
+        if (entry.type != DT_DIR) continue;
+        names += entry.name;
+        names += '\0';
+        if (++count == kSiblings) break;
+    }
+    return names;
+}
+
+SysResult<std::shared_ptr<const Listing>> HostInode::listing() {
+    if (!S_ISDIR(mode())) return Errno(ENOTDIR);
+    // Who lists a directory and then one in it is about to list them all.
+    bool walking = false;
+    if (!host().shared()) {
+        Ref<HostInode> parent;
+        {
+            std::lock_guard lock(host().mutex_);
+            parent = parent_;
+        }
+        was_listed_.store(true, std::memory_order_relaxed);
+        walking = parent && parent->was_listed_.load(std::memory_order_relaxed);
+    }
+    for (int round = 0; round < 3; ++round) {
+        {
+            std::lock_guard lock(mutex_);
+            if (names_ && names_->complete && (!host().shared() || round > 0)) {
+                if (!names_->listing) {
+                    auto made = std::make_shared<Listing>();
+                    made->entries.reserve(names_->entries.size());
+                    for (const auto& [name, entry] : names_->entries)
+                        made->entries.push_back(Listing::Entry{name, entry.inode, entry.type});
+                    names_->listing = std::move(made);
+                }
+                auto listing = names_->listing;
+                // Shared trees: names are not believed any longer than this.
+                if (host().shared()) {
+                    names_->complete = false;
+                    names_->listing.reset();
+                    names_->entries.clear();
+                }
+                return listing;
+            }
+        }
+        TRY(load_names(SIZE_MAX, walking));
+    }
+    return Errno(EIO);
+}
+
+void HostInode::name_added(std::string_view name, HostInode& child) {
+    Names::Entry entry;
+    entry.type = static_cast<uint8_t>((child.mode() & S_IFMT) >> 12);
+    entry.inode = child.key_.inode;
+    std::lock_guard lock(mutex_);
+    attributes_known_ = false;
+    if (!names_) return;
+    (void)names_->take_hint(name);
+    if (!names_->complete) return;
+    names_->entries.insert_or_assign(std::string(name), entry);
+    names_->listing.reset();
+}
+
+void HostInode::name_removed(std::string_view name) {
+    std::lock_guard lock(mutex_);
+    attributes_known_ = false;
+    if (!names_) return;
+    (void)names_->take_hint(name);
+    auto found = names_->entries.find(name);
+    if (found != names_->entries.end()) names_->entries.erase(found);
+    names_->listing.reset();
+}
+
+void HostInode::lost_name(NodeId node) {
+    Ref<HostInode> old_parent;
+    bool gone;
+    {
+        std::lock_guard lock(mutex_);
+        gone = attributes_.links <= 1 || S_ISDIR(attributes_.mode);
+        if (attributes_.links > 0) attributes_.links = S_ISDIR(attributes_.mode) ? 0 : attributes_.links - 1;
+        attributes_known_ = attributes_known_ && gone;
+    }
+    Ref<HostInode> pin;
+    std::lock_guard lock(host().mutex_);
+    uint32_t type = mode() & S_IFMT;
+    if (type == S_IFIFO || type == S_IFSOCK || type == S_IFCHR)
+        for (Ref<HostInode>& one : host().pinned_)
+            if (one.get() == this) {
+                pin = std::move(one);
+                one = std::move(host().pinned_.back());
+                host().pinned_.pop_back();
+                break;
+            }
+    lost_ = true;
+    if (node != 0) {
+        if (node_ == 0)
+            node_ = node;
+        else
+            host().client().forget(node);
+    }
+    if (gone && in_table_) {
+        in_table_ = false;
+        host().inodes_.erase(key_);
+    }
+}
+
+}  // namespace casemate::sentry

@@ -1,0 +1,270 @@
+// HostInode: making, removing and renaming.
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+
+#include "sentry/fs/host/host_file.h"
+#include "sentry/fs/host/host_names.h"
+
+namespace casemate::sentry {
+
+using fileserver::Op;
+using fileserver::Request;
+
+namespace {
+
+Request request_of(Op op, fileserver::NodeId node) {
+    Request request;
+    request.op = static_cast<uint16_t>(op);
+    request.node = node;
+    return request;
+}
+
+}  // namespace
+
+SysResult<Ref<Inode>> HostInode::create(std::string_view name, const NewInode& properties) {
+    if (host().read_only()) return Errno(EROFS);
+    Address address = TRY(address_of(name));
+    Op op;
+    switch (properties.mode & S_IFMT) {
+        case S_IFREG:
+            op = Op::kCreate;
+            break;
+        case S_IFDIR:
+            op = Op::kMakeDirectory;
+            break;
+        case S_IFLNK:
+            op = Op::kSymlink;
+            break;
+        default:
+            op = Op::kMakeNode;
+    }
+    Request request = request_of(op, address.node);
+    request.mode = properties.mode;
+    request.uid = properties.uid;
+    request.gid = properties.gid;
+    request.device = properties.device;
+    auto answer = TRY(host().client().call(request, address.path, {}, properties.link_target));
+    Ref<HostInode> child = host().intern(answer.reply.attributes, this, name);
+    Ref<HostFd> fd = answer.fd ? make_ref<HostFd>(std::move(answer.fd)) : nullptr;
+    bool new_directory = op == Op::kMakeDirectory && !host().shared();
+    {
+        std::lock_guard lock(child->mutex_);
+        child->take_attributes(answer.reply.attributes);
+        if (fd) {
+            child->write_fd_ = fd;
+            child->written_ = true;
+        }
+        if (op == Op::kSymlink) child->link_text_ = std::string(properties.link_target);
+        if (new_directory) child->names_locked().complete = true;
+        if (!host().shared()) child->xattrs_known_ = !new_directory;
+    }
+    if (op == Op::kMakeNode) {
+        std::lock_guard lock(host().mutex_);
+        host().pinned_.push_back(child);
+    }
+    if (fd) host().keep_descriptor(*child);
+    if (new_directory) host().keep_names(*child);
+    name_added(name, *child);
+    return Ref<Inode>(child);
+}
+
+SysResult<Ref<Inode>> HostInode::create_unnamed(const NewInode& properties) {
+    if (host().read_only()) return Errno(EROFS);
+    Address address = TRY(this->address());
+    Request request = request_of(Op::kCreateUnnamed, address.node);
+    request.mode = properties.mode;
+    request.uid = properties.uid;
+    request.gid = properties.gid;
+    auto answer = TRY(host().client().call(request, address.path));
+    Ref<HostInode> child = host().intern(answer.reply.attributes, nullptr, {});
+    {
+        std::lock_guard lock(host().mutex_);
+        child->node_ = answer.reply.node;
+    }
+    std::lock_guard lock(child->mutex_);
+    child->write_fd_ = make_ref<HostFd>(std::move(answer.fd));
+    child->written_ = true;
+    return Ref<Inode>(child);
+}
+
+SysResult<void> HostInode::link(std::string_view name, Inode& target) {
+    if (host().read_only()) return Errno(EROFS);
+    auto& file = static_cast<HostInode&>(target);
+    Address from = TRY(file.address());
+    Address to = TRY(address_of(name));
+    Request request = request_of(Op::kLink, from.node);
+    request.node2 = to.node;
+    auto answer = TRY(host().client().call(request, from.path, to.path));
+    {
+        std::lock_guard lock(file.mutex_);
+        if (file.posted_ < answer.number) file.take_attributes(answer.reply.attributes);
+    }
+    {
+        Ref<HostInode> old;
+        std::lock_guard lock(host().mutex_);
+        old = std::move(file.parent_);
+        file.parent_ = Ref<HostInode>(this);
+        file.name_ = std::string(name);
+        file.lost_ = false;
+    }
+    name_added(name, file);
+    return {};
+}
+
+SysResult<void> HostInode::unlink(std::string_view name, Inode& target) {
+    auto& file = static_cast<HostInode&>(target);
+    Address address = TRY(address_of(name));
+    Request request = request_of(Op::kUnlink, address.node);
+    if (file.open_files_.load(std::memory_order_relaxed) > 0) request.flags |= fileserver::kFlagKeepNode;
+    auto answer = TRY(host().client().call(request, address.path));
+    file.lost_name(answer.reply.node);
+    name_removed(name);
+    return {};
+}
+
+SysResult<void> HostInode::remove_directory(std::string_view name, Inode& target) {
+    auto& directory = static_cast<HostInode&>(target);
+    Address address = TRY(address_of(name));
+    Request request = request_of(Op::kRemoveDirectory, address.node);
+    TRY(host().client().call(request, address.path));
+    directory.lost_name(0);
+    name_removed(name);
+    return {};
+}
+
+SysResult<void> HostInode::rename(std::string_view name, Inode& source, Inode& new_parent, std::string_view new_name,
+                                  Inode* target, uint32_t flags) {
+    if (host().read_only()) return Errno(EROFS);
+    auto& moved = static_cast<HostInode&>(source);
+    auto& directory = static_cast<HostInode&>(new_parent);
+    auto* replaced = static_cast<HostInode*>(target);
+    Address from = TRY(address_of(name));
+    Address to = TRY(directory.address_of(new_name));
+    Request request = request_of(Op::kRename, from.node);
+    request.node2 = to.node;
+    request.value = flags;
+    bool exchange = flags & RENAME_EXCHANGE;
+    if (replaced != nullptr && !exchange && replaced->open_files_.load(std::memory_order_relaxed) > 0)
+        request.flags |= fileserver::kFlagKeepNode;
+    auto answer = TRY(host().client().call(request, from.path, to.path));
+    name_removed(name);
+    directory.name_removed(new_name);
+    auto place = [&](HostInode& inode, HostInode& parent, std::string_view as) {
+        Ref<HostInode> old;
+        {
+            std::lock_guard lock(host().mutex_);
+            old = std::move(inode.parent_);
+            inode.parent_ = Ref<HostInode>(&parent);
+            inode.name_ = std::string(as);
+            inode.lost_ = false;
+        }
+        inode.forget_attributes();
+        parent.name_added(as, inode);
+    };
+    if (replaced != nullptr && !exchange) replaced->lost_name(answer.reply.node);
+    place(moved, directory, new_name);
+    if (exchange) place(*replaced, *this, name);
+    return {};
+}
+
+SysResult<std::string> HostInode::link_text() {
+    {
+        std::lock_guard lock(mutex_);
+        if (!S_ISLNK(attributes_.mode)) return Errno(EINVAL);
+        if (!link_text_.empty()) return link_text_;
+    }
+    Address address = TRY(this->address());
+    Request request = request_of(Op::kReadLink, address.node);
+    auto answer = TRY(host().client().call(request, address.path));
+    std::lock_guard lock(mutex_);
+    link_text_ = answer.data;
+    return std::move(answer.data);
+}
+
+// --- Extended attributes ---
+
+namespace {
+
+// What the pod may see: security.* would be the host's labels, trusted.* its overlays, system.posix_acl_* rules that
+// the permission checks here do not know.
+SysResult<void> allowed_xattr(std::string_view name) {
+    if (name.starts_with("user.") && name.size() > 5) return {};
+    if (name == "security.capability") return {};
+    return Errno(EOPNOTSUPP);
+}
+
+}  // namespace
+
+// Asks once for the names, so that the usual answer (there are none) needs no question.
+SysResult<void> HostInode::know_xattrs() {
+    {
+        std::lock_guard lock(mutex_);
+        if (xattrs_known_ && !host().shared()) return {};
+    }
+    Address address = TRY(this->address());
+    Request request = request_of(Op::kListXattrs, address.node);
+    auto answer = TRY(host().client().call(request, address.path));
+    std::vector<std::string> names;
+    for (size_t at = 0; at < answer.data.size();) {
+        std::string name(answer.data.c_str() + at);
+        at += name.size() + 1;
+        if (allowed_xattr(name).ok()) names.push_back(std::move(name));
+    }
+    std::lock_guard lock(mutex_);
+    xattrs_ = std::move(names);
+    xattrs_known_ = true;
+    return {};
+}
+
+SysResult<std::vector<std::string>> HostInode::list_xattrs() {
+    if (S_ISLNK(mode())) return std::vector<std::string>();
+    TRY(know_xattrs());
+    std::lock_guard lock(mutex_);
+    return xattrs_;
+}
+
+SysResult<std::string> HostInode::get_xattr(std::string_view name) {
+    TRY(allowed_xattr(name));
+    if (S_ISLNK(mode())) return Errno(ENODATA);
+    TRY(know_xattrs());
+    {
+        std::lock_guard lock(mutex_);
+        bool there = false;
+        for (const std::string& known : xattrs_) there |= known == name;
+        if (!there) return Errno(ENODATA);
+    }
+    Address address = TRY(this->address());
+    Request request = request_of(Op::kGetXattr, address.node);
+    auto answer = TRY(host().client().call(request, address.path, {}, name));
+    return std::move(answer.data);
+}
+
+SysResult<void> HostInode::set_xattr(std::string_view name, std::string_view value, int flags) {
+    if (host().read_only()) return Errno(EROFS);
+    TRY(allowed_xattr(name));
+    if (S_ISLNK(mode())) return Errno(EPERM);
+    Address address = TRY(this->address());
+    Request request = request_of(Op::kSetXattr, address.node);
+    request.value = static_cast<uint64_t>(flags);
+    TRY(host().client().call(request, address.path, name, value));
+    std::lock_guard lock(mutex_);
+    xattrs_known_ = false;
+    attributes_known_ = false;
+    return {};
+}
+
+SysResult<void> HostInode::remove_xattr(std::string_view name) {
+    if (host().read_only()) return Errno(EROFS);
+    TRY(allowed_xattr(name));
+    if (S_ISLNK(mode())) return Errno(ENODATA);
+    Address address = TRY(this->address());
+    Request request = request_of(Op::kRemoveXattr, address.node);
+    TRY(host().client().call(request, address.path, {}, name));
+    std::lock_guard lock(mutex_);
+    xattrs_known_ = false;
+    attributes_known_ = false;
+    return {};
+}
+
+}  // namespace casemate::sentry

@@ -1,0 +1,226 @@
+// Host files through a real server on the other end of a socket.
+#include <dirent.h>
+#include <sys/socket.h>
+
+#include <thread>
+
+#include "fileserver/connection.h"
+#include "fileserver/jail.h"
+#include "sentry/fs/file_system_checks_test.h"
+#include "sentry/fs/host/host_fs.h"
+#include "sentry/fs/overlay/overlay.h"
+
+namespace casemate::sentry {
+namespace {
+
+class HostTest : public FileSystemTest {
+  protected:
+    static constexpr uint64_t kToken = 77;
+
+    void SetUp() override {
+        char name[] = "/tmp/casemate-host-test-XXXXXX";
+        directory_ = ::mkdtemp(name);
+        ::umask(0);
+        boot_memory();
+        int pair[2];
+        ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+        // The server's working directory is the test process's, as is the server itself.
+        UniqueFd self = MUST(fileserver::enter_proc_self_fd());
+        server_ = std::make_unique<fileserver::FileServer>(fileserver::FileServer::Limits{256}, std::move(self));
+        thread_ = std::thread([this, fd = pair[1]] {
+            fileserver::Connection connection(*server_, UniqueFd(fd));
+            (void)connection.serve();
+        });
+        client_ = std::make_unique<HostFiles>(UniqueFd(pair[0]));
+    }
+    void attach(uint32_t flags) {
+        UniqueFd mount(::open(directory_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+        MUST(server_->add_mount(kToken, flags, std::move(mount)));
+        files_ = MUST(HostFileSystem::create(*client_, kToken));
+    }
+    void TearDown() override {
+        TaskFixture::TearDown();
+        files_.reset();
+        client_.reset();
+        if (thread_.joinable()) thread_.join();
+        server_.reset();
+        std::string remove = "rm -rf " + directory_;
+        (void)!::system(remove.c_str());
+    }
+    std::string on_host(const std::string& name) { return directory_ + "/" + name; }
+    void host_write(const std::string& name, const std::string& text) {
+        FILE* file = ::fopen(on_host(name).c_str(), "w");
+        ASSERT_NE(file, nullptr);
+        ::fwrite(text.data(), 1, text.size(), file);
+        ::fclose(file);
+    }
+    // With a mount on `directory` of the root.
+    std::string directory_;
+    std::unique_ptr<fileserver::FileServer> server_;
+    std::thread thread_;
+    std::unique_ptr<HostFiles> client_;
+    Ref<HostFileSystem> files_;
+};
+
+TEST_F(HostTest, ExclusiveTreeIsAWritableTree) {
+    attach(0);
+    boot_root(files_);
+    ASSERT_EQ(call(SYS_mkdir, "/w", 0755), 0);
+    check_everything();
+}
+
+TEST_F(HostTest, SharedTreeIsAWritableTree) {
+    attach(fileserver::kMountShared);
+    boot_root(files_);
+    ASSERT_EQ(call(SYS_mkdir, "/w", 0755), 0);
+    check_everything();
+}
+
+TEST_F(HostTest, ReadOnlyTreeRefusesEveryChange) {
+    host_write("f", "text");
+    attach(fileserver::kMountReadOnly);
+    boot_root(files_);
+    EXPECT_EQ(read_file("/f"), "text");
+    EXPECT_EQ(open("/f", O_RDWR), -EROFS);
+    EXPECT_EQ(open("/new", O_CREAT | O_WRONLY), -EROFS);
+    EXPECT_EQ(call(SYS_mkdir, "/d", 0755), -EROFS);
+    EXPECT_EQ(call(SYS_unlink, "/f"), -EROFS);
+    EXPECT_EQ(call(SYS_chmod, "/f", 0600), -EROFS);
+    EXPECT_EQ(call(SYS_rename, "/f", "/g"), -EROFS);
+    EXPECT_EQ(call(SYS_truncate, "/f", 0), -EROFS);
+    EXPECT_EQ(call(SYS_setxattr, "/f", "user.x", put("y"), 1, 0), -EROFS);
+}
+
+TEST_F(HostTest, ASeenFileIsOpenedWithoutTheServer) {
+    ASSERT_EQ(::mkdir(on_host("d").c_str(), 0755), 0);
+    for (int i = 0; i < 50; ++i) host_write("d/f" + std::to_string(i), "x");
+    attach(0);
+    boot_root(files_);
+    EXPECT_EQ(read_file("/d/f1"), "x");
+    EXPECT_EQ(read_file("/d/f2"), "x");
+    uint64_t before = client_->round_trips();
+    EXPECT_EQ(read_file("/d/f1"), "x");
+    EXPECT_EQ(read_file("/d/f2"), "x");
+    struct stat info;
+    for (int i = 0; i < 50; ++i) EXPECT_EQ(stat_path("/d/f" + std::to_string(i), info), 0);
+    for (int i = 0; i < 50; ++i) EXPECT_EQ(stat_path("/d/none" + std::to_string(i), info), -ENOENT);
+    // The directory is listed once; everything else is known.
+    EXPECT_LE(client_->round_trips() - before, 1u);
+}
+
+TEST_F(HostTest, ATreeIsListedInFewRoundTrips) {
+    ASSERT_EQ(::mkdir(on_host("top").c_str(), 0755), 0);
+    for (int i = 0; i < 20; ++i) {
+        std::string directory = "top/d" + std::to_string(i);
+        ASSERT_EQ(::mkdir(on_host(directory).c_str(), 0755), 0);
+        for (int j = 0; j < 10; ++j) host_write(directory + "/f" + std::to_string(j), "x");
+    }
+    attach(0);
+    boot_root(files_);
+    uint64_t before = client_->round_trips();
+    EXPECT_EQ(list("/").size(), 1u);
+    EXPECT_EQ(list("/top").size(), 20u);
+    for (int i = 0; i < 20; ++i) EXPECT_EQ(list("/top/d" + std::to_string(i)).size(), 10u);
+    EXPECT_LE(client_->round_trips() - before, 4u);
+}
+
+TEST_F(HostTest, SharedChangesAreSeen) {
+    host_write("f", "old");
+    attach(fileserver::kMountShared);
+    boot_root(files_);
+    EXPECT_EQ(read_file("/f"), "old");
+    host_write("f.new", "newer");
+    ::rename(on_host("f.new").c_str(), on_host("f").c_str());
+    ::usleep(20'000);
+    EXPECT_EQ(read_file("/f"), "newer");
+    EXPECT_EQ(open("/late", O_RDONLY), -ENOENT);
+    host_write("late", "x");
+    EXPECT_EQ(read_file("/late"), "x");
+    ::unlink(on_host("late").c_str());
+    ::usleep(20'000);
+    EXPECT_EQ(open("/late", O_RDONLY), -ENOENT);
+}
+
+TEST_F(HostTest, OverlayIsAWritableTree) {
+    attach(fileserver::kMountReadOnly);
+    Ref<TmpfsFileSystem> upper = TmpfsFileSystem::create(*memory_, TmpfsOptions{.mode = 0755});
+    Ref<Inode> upper_root = MUST(upper->root());
+    Ref<Inode> lower_root = MUST(files_->root());
+    boot_root(MUST(OverlayFileSystem::create(upper_root, {lower_root})));
+    ASSERT_EQ(call(SYS_mkdir, "/w", 0755), 0);
+    check_everything();
+}
+
+TEST_F(HostTest, OverlayCopiesUpAndCovers) {
+    ASSERT_EQ(::mkdir(on_host("d").c_str(), 0755), 0);
+    ASSERT_EQ(::mkdir(on_host("d/sub").c_str(), 0755), 0);
+    host_write("d/f", "lower");
+    host_write("d/g", "lower g");
+    host_write("d/sub/x", "lower x");
+    ASSERT_EQ(::link(on_host("d/g").c_str(), on_host("d/g2").c_str()), 0);
+    attach(fileserver::kMountReadOnly);
+    Ref<TmpfsFileSystem> upper = TmpfsFileSystem::create(*memory_, TmpfsOptions{.mode = 0755});
+    Ref<Inode> upper_root = MUST(upper->root());
+    Ref<Inode> lower_root = MUST(files_->root());
+    boot_root(MUST(OverlayFileSystem::create(upper_root, {lower_root})));
+    EXPECT_EQ(read_file("/d/f"), "lower");
+    struct stat before, after;
+    EXPECT_EQ(stat_path("/d/f", before), 0);
+    int64_t reader = open("/d/f", O_RDONLY);
+    int64_t fd = open("/d/f", O_WRONLY | O_APPEND);
+    ASSERT_GE(fd, 0);
+    EXPECT_EQ(call(SYS_write, fd, put("+up"), 3), 3);
+    call(SYS_close, fd);
+    EXPECT_EQ(read_file("/d/f"), "lower+up");
+    EXPECT_EQ(stat_path("/d/f", after), 0);
+    EXPECT_EQ(before.st_ino, after.st_ino);
+    GuestAddr buffer = room(64);
+    EXPECT_EQ(call(SYS_read, reader, buffer, 64), 5);  // opened before: the lower file, as on Linux
+    EXPECT_EQ(list("/d"), (Names{"f", "g", "g2", "sub"}));
+    EXPECT_EQ(call(SYS_unlink, "/d/f"), 0);
+    EXPECT_EQ(list("/d"), (Names{"g", "g2", "sub"}));
+    EXPECT_EQ(open("/d/f", O_RDONLY), -ENOENT);
+    EXPECT_EQ(write_file("/d/f", "again"), 5);
+    EXPECT_EQ(read_file("/d/f"), "again");
+    // Both names of a file show its copy.
+    EXPECT_EQ(call(SYS_truncate, "/d/g", 5), 0);
+    EXPECT_EQ(read_file("/d/g2"), "lower");
+    EXPECT_EQ(call(SYS_unlink, "/d/g2"), 0);
+    EXPECT_EQ(read_file("/d/g"), "lower");
+    EXPECT_EQ(call(SYS_rename, "/d/g", "/d/h"), 0);
+    EXPECT_EQ(list("/d"), (Names{"f", "h", "sub"}));
+    // A directory from below: not renamed, but emptied, removed and made anew.
+    EXPECT_EQ(call(SYS_rename, "/d/sub", "/d/moved"), -EXDEV);
+    EXPECT_EQ(call(SYS_rmdir, "/d/sub"), -ENOTEMPTY);
+    EXPECT_EQ(call(SYS_unlink, "/d/sub/x"), 0);
+    EXPECT_EQ(call(SYS_rmdir, "/d/sub"), 0);
+    EXPECT_EQ(call(SYS_mkdir, "/d/sub", 0755), 0);
+    EXPECT_EQ(list("/d/sub"), Names{});
+    EXPECT_EQ(call(SYS_rename, "/d/sub", "/d/moved"), 0);
+    EXPECT_EQ(list("/d"), (Names{"f", "h", "moved"}));
+    // Nothing of it reached the host.
+    EXPECT_EQ(::access(on_host("d/sub/x").c_str(), F_OK), 0);
+    EXPECT_EQ(::access(on_host("d/moved").c_str(), F_OK), -1);
+}
+
+TEST_F(HostTest, DeepTreesAreWalkedAndRemoved) {
+    attach(0);
+    boot_root(files_);
+    // Deeper than one request's path may be long.
+    std::string name(200, 'n');
+    ASSERT_EQ(call(SYS_chdir, "/"), 0);
+    for (int i = 0; i < 40; ++i) {
+        ASSERT_EQ(call(SYS_mkdir, name, 0755), 0) << i;
+        ASSERT_EQ(call(SYS_chdir, name), 0) << i;
+    }
+    ASSERT_EQ(write_file("f", "deep"), 4);
+    EXPECT_EQ(read_file("f"), "deep");
+    EXPECT_EQ(call(SYS_unlink, "f"), 0);
+    for (int i = 0; i < 40; ++i) {
+        ASSERT_EQ(call(SYS_chdir, ".."), 0) << i;
+        ASSERT_EQ(call(SYS_rmdir, name), 0) << i;
+    }
+}
+
+}  // namespace
+}  // namespace casemate::sentry

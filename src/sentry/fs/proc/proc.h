@@ -1,0 +1,59 @@
+// proc: processes and the kernel as text, what ps, top, free, getconf, python, node and gcc read.
+//
+// proc_root.cc: the root and the files about the system; process_directory.cc: /proc/PID and /proc/PID/task/TID;
+// process_text.cc: its files; process_fds.cc: fd and fdinfo; proc_sys.cc: /proc/sys.
+#pragma once
+
+#include <string>
+
+#include "sentry/fs/synthetic/synthetic.h"
+#include "sentry/kernel/permissions.h"
+#include "sentry/kernel/pid.h"
+
+namespace casemate::sentry {
+
+class Container;
+class Kernel;
+class Process;
+class Task;
+
+class ProcFileSystem final : public SyntheticFileSystem {
+  public:
+    // Shows the processes of `space`. hidepid= and gid= are accepted with hidepid=0 only (EINVAL otherwise).
+    static SysResult<Ref<ProcFileSystem>> create(Kernel& kernel, Ref<PidNamespace> space, std::string_view options);
+    bool names_can_change() const override { return true; }
+
+    Kernel& kernel() const { return kernel_; }
+    PidNamespace& space() const { return *space_; }
+
+  private:
+    ProcFileSystem(Kernel& kernel, Ref<PidNamespace> space);
+    Kernel& kernel_;
+    const Ref<PidNamespace> space_;
+};
+
+// The parts of the tree, each made by its own file.
+Ref<Inode> make_process_directory(Ref<ProcFileSystem> files, Ref<Process> process);
+Ref<Inode> make_thread_directory(Ref<ProcFileSystem> files, Ref<Task> task);
+Ref<Inode> make_fd_directory(Ref<ProcFileSystem> files, Ref<Task> task, bool info);
+Ref<Inode> make_sys_directory(Ref<ProcFileSystem> files);
+void add_system_files(SyntheticDirectory& root, Ref<ProcFileSystem> files);
+
+// Contents of /proc/PID files. EACCES where Linux asks for ptrace rights, ESRCH when the task is gone.
+SysResult<std::string> process_stat_text(Task& about, ProcFileSystem& files, bool whole_process);
+SysResult<std::string> process_status_text(Task& about, ProcFileSystem& files);
+SysResult<std::string> process_statm_text(Task& about);
+SysResult<std::string> process_maps_text(Task& reader, Task& about, bool detailed);
+SysResult<std::string> process_smaps_rollup_text(Task& about);
+SysResult<std::string> process_area_text(Task& about, bool environment);  // cmdline, environ
+SysResult<std::string> process_limits_text(Task& about);
+SysResult<std::string> process_auxv_text(Task& about);
+SysResult<std::string> mounts_text(Task& reader, Task& about, bool mountinfo);
+
+// /proc/PID/net, of the reading task's network namespace (process_net.cc).
+void add_network_files(SyntheticDirectory& directory, Ref<ProcFileSystem> files);
+
+// The task of a process that stands for it; null once it has ended.
+Ref<Task> leader_of(Kernel& kernel, Process& process);
+
+}  // namespace casemate::sentry

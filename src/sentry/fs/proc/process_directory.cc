@@ -1,0 +1,273 @@
+// /proc/PID and /proc/PID/task/TID: which files there are. Inodes hold the process or task; once it is gone they answer
+// ESRCH (or ENOENT for names).
+#include <dirent.h>
+#include <fmt/core.h>
+#include <sys/stat.h>
+
+#include <charconv>
+#include <mutex>
+
+#include "sentry/fs/proc/proc.h"
+#include "sentry/kernel/kernel.h"
+#include "sentry/kernel/namespaces.h"
+#include "sentry/kernel/task.h"
+#include "sentry/kernel/task_parts.h"
+#include "sentry/kernel/task_set.h"
+#include "sentry/vfs/vfs.h"
+
+namespace casemate::sentry {
+namespace {
+
+using About = std::function<Ref<Task>()>;
+
+// exe, cwd, root: links that jump.
+class JumpLink final : public SyntheticInode {
+  public:
+    using Find = std::function<SysResult<Path>(Task&)>;
+    JumpLink(Ref<FileSystem> files, About about, Find find)
+        : SyntheticInode(std::move(files), S_IFLNK | 0777), about_(std::move(about)), find_(std::move(find)) {}
+
+    SysResult<std::optional<Path>> magic_link(Task& reader) override {
+        return std::optional<Path>(TRY(target(reader)));
+    }
+    SysResult<std::string> read_link(Task& reader) override {
+        Path path = TRY(target(reader));
+        return path_text(reader, path);
+    }
+    SysResult<Ref<File>> open(Task&, const Path&, int) override { return Errno(ELOOP); }
+
+  private:
+    SysResult<Path> target(Task& reader) {
+        Ref<Task> task = about_();
+        if (!task) return Errno(ESRCH);
+        if (!may_inspect(reader, *task)) return Errno(EACCES);
+        return find_(*task);
+    }
+    About about_;
+    Find find_;
+};
+
+SysResult<Path> executable_of(Task& task) {
+    Ref<AddressSpace> memory = task.memory_of();
+    if (!memory) return Errno(ENOENT);
+    Ref<File> file = memory->layout().executable;
+    if (!file) return Errno(ENOENT);
+    return file->path();
+}
+SysResult<Path> working_directory_of(Task& task) {
+    Ref<FsContext> fs = task.fs_of();
+    if (!fs) return Errno(ENOENT);
+    return fs->working_directory();
+}
+SysResult<Path> root_of(Task& task) {
+    Ref<FsContext> fs = task.fs_of();
+    if (!fs) return Errno(ENOENT);
+    return fs->root();
+}
+
+class TaskListDirectory final : public SyntheticDirectory {
+  public:
+    TaskListDirectory(Ref<ProcFileSystem> files, Ref<Process> process)
+        : SyntheticDirectory(files), files_(std::move(files)), process_(std::move(process)) {}
+    SysResult<Ref<Inode>> lookup(std::string_view name) override {
+        Ref<Task> task = find(name);
+        if (!task) return Errno(ENOENT);
+        return make_thread_directory(files_, std::move(task));
+    }
+    bool revalidate_child(std::string_view name, Inode* child) override { return child != nullptr && find(name); }
+
+  protected:
+    void list(Task*, std::vector<Listing::Entry>& into) override {
+        for (auto& task : files_->kernel().tasks().threads_of(*process_)) {
+            int number = task->pid().number_in(files_->space());
+            into.push_back({std::to_string(number), static_cast<uint64_t>(number) + 0x20000, DT_DIR});
+        }
+    }
+
+  private:
+    Ref<Task> find(std::string_view name) {
+        int number = 0;
+        auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
+        if (error != std::errc() || end != name.data() + name.size()) return nullptr;
+        Ref<Task> task = files_->kernel().tasks().find_task(files_->space(), number);
+        return task && &task->process() == process_.get() ? task : nullptr;
+    }
+    Ref<ProcFileSystem> files_;
+    Ref<Process> process_;
+};
+
+class ProcessDirectory final : public SyntheticDirectory {
+  public:
+    ProcessDirectory(Ref<FileSystem> files, Ref<Process> process, uint32_t uid, uint32_t gid)
+        : SyntheticDirectory(std::move(files), 0555, uid, gid), process(std::move(process)) {}
+    const Ref<Process> process;  // null: of a thread
+};
+
+SysResult<uint64_t> namespace_inode(Task& task, std::string_view kind) {
+    Ref<Namespaces> set = task.namespaces_of();
+    Ref<Credentials> credentials = task.credentials_of();
+    if (!set || !credentials) return Errno(ESRCH);
+    if (kind == "mnt") return set->mount->id();
+    if (kind == "uts") return set->uts->inode;
+    if (kind == "ipc") return set->ipc->inode;
+    if (kind == "net") return set->network->inode;
+    if (kind == "cgroup") return set->cgroup->inode;
+    if (kind == "time" || kind == "time_for_children") return set->time->inode;
+    if (kind == "user") return credentials->user_namespace->inode;
+    if (kind == "pid") return task.pid_namespace().inode;
+    return set->pid_for_children->inode;
+}
+
+SysResult<void> set_oom_score_adj(Task& reader, Task& about, std::string_view text) {
+    int value = 0;
+    while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.remove_suffix(1);
+    auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size() || value < -1000 || value > 1000) return Errno(EINVAL);
+    if (value < about.process().oom_score_adj.load() && !reader.has_capability(24 /* CAP_SYS_RESOURCE */))
+        return Errno(EACCES);
+    about.process().oom_score_adj.store(value);
+    return {};
+}
+
+// The files that a process and a thread have alike.
+void fill(ProcessDirectory& directory, const Ref<ProcFileSystem>& files, const About& about, bool whole_process) {
+    Ref<FileSystem> fs = files;
+    auto with = [about](auto make) {
+        return [about, make](Task& reader) -> SysResult<std::string> {
+            Ref<Task> task = about();
+            if (!task) return Errno(ESRCH);
+            return make(reader, *task);
+        };
+    };
+    auto text = [&](const char* name, uint32_t mode, auto make) {
+        directory.add(name, Ref<Inode>(make_ref<TextFile>(fs, mode, with(make))));
+    };
+    auto guarded = [&](const char* name, uint32_t mode, auto make) {
+        text(name, mode, [make](Task& reader, Task& task) -> SysResult<std::string> {
+            if (!may_inspect(reader, task)) return Errno(EACCES);
+            return make(reader, task);
+        });
+    };
+    ProcFileSystem* raw = files.get();
+    text("stat", 0444, [=](Task&, Task& task) { return process_stat_text(task, *raw, whole_process); });
+    text("status", 0444, [=](Task&, Task& task) { return process_status_text(task, *raw); });
+    text("statm", 0444, [](Task&, Task& task) { return process_statm_text(task); });
+    text("cmdline", 0444, [](Task&, Task& task) { return process_area_text(task, false); });
+    guarded("environ", 0400, [](Task&, Task& task) { return process_area_text(task, true); });
+    guarded("auxv", 0400, [](Task&, Task& task) { return process_auxv_text(task); });
+    guarded("maps", 0444, [](Task& reader, Task& task) { return process_maps_text(reader, task, false); });
+    guarded("smaps", 0444, [](Task& reader, Task& task) { return process_maps_text(reader, task, true); });
+    guarded("smaps_rollup", 0444, [](Task&, Task& task) { return process_smaps_rollup_text(task); });
+    text("limits", 0444, [](Task&, Task& task) { return process_limits_text(task); });
+    text("mounts", 0444, [](Task& reader, Task& task) { return mounts_text(reader, task, false); });
+    text("mountinfo", 0444, [](Task& reader, Task& task) { return mounts_text(reader, task, true); });
+    text("cgroup", 0444, [](Task&, Task&) -> SysResult<std::string> { return std::string("0::/\n"); });
+    text("oom_score", 0444, [](Task&, Task& task) -> SysResult<std::string> {
+        return fmt::format("{}\n", 666 + task.process().oom_score_adj.load() * 2 / 3);
+    });
+    text("loginuid", 0444, [](Task&, Task&) -> SysResult<std::string> { return std::string("4294967295"); });
+    text("sessionid", 0444, [](Task&, Task&) -> SysResult<std::string> { return std::string("4294967295"); });
+    guarded("wchan", 0444, [](Task&, Task&) -> SysResult<std::string> { return std::string("0"); });
+    guarded("syscall", 0400, [](Task&, Task&) -> SysResult<std::string> { return std::string("running\n"); });
+    guarded("personality", 0400, [](Task&, Task& task) -> SysResult<std::string> {
+        return fmt::format("{:08x}\n", task.parts().personality);
+    });
+    text("schedstat", 0444, [](Task&, Task&) -> SysResult<std::string> { return std::string("0 0 0\n"); });
+    guarded("timerslack_ns", 0666, [](Task&, Task& task) -> SysResult<std::string> {
+        return fmt::format("{}\n", task.parts().timer_slack_ns.load());
+    });
+    for (const char* map : {"uid_map", "gid_map"})
+        text(map, 0444, [](Task&, Task&) -> SysResult<std::string> {
+            return fmt::format("{:10} {:10} {:10}\n", 0, 0, 4294967295u);
+        });
+    text("setgroups", 0444, [](Task&, Task&) -> SysResult<std::string> { return std::string("allow\n"); });
+    guarded("io", 0400, [](Task&, Task&) -> SysResult<std::string> {
+        return std::string(
+            "rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\n"
+            "cancelled_write_bytes: 0\n");
+    });
+
+    auto writable = [&](const char* name, uint32_t mode, auto make, auto take) {
+        directory.add(
+            name, Ref<Inode>(make_ref<TextFile>(fs, mode, with(make),
+                                                [about, take](Task& writer, std::string_view value) -> SysResult<void> {
+                                                    Ref<Task> task = about();
+                                                    if (!task) return Errno(ESRCH);
+                                                    return take(writer, *task, value);
+                                                })));
+    };
+    writable(
+        "comm", 0644, [](Task&, Task& task) -> SysResult<std::string> { return task.name() + "\n"; },
+        [](Task& writer, Task& task, std::string_view value) -> SysResult<void> {
+            if (&writer.process() != &task.process()) return Errno(EINVAL);
+            while (!value.empty() && value.back() == '\n') value.remove_suffix(1);
+            task.set_name(value.substr(0, 15));
+            return {};
+        });
+    writable(
+        "oom_score_adj", 0644,
+        [](Task&, Task& task) -> SysResult<std::string> {
+            return fmt::format("{}\n", task.process().oom_score_adj.load());
+        },
+        [](Task& writer, Task& task, std::string_view value) { return set_oom_score_adj(writer, task, value); });
+    writable(
+        "coredump_filter", 0644, [](Task&, Task&) -> SysResult<std::string> { return std::string("00000033\n"); },
+        [](Task&, Task&, std::string_view) -> SysResult<void> { return Errno(EPERM); });
+
+    directory.add("exe", Ref<Inode>(make_ref<JumpLink>(fs, about, executable_of)));
+    directory.add("cwd", Ref<Inode>(make_ref<JumpLink>(fs, about, working_directory_of)));
+    directory.add("root", Ref<Inode>(make_ref<JumpLink>(fs, about, root_of)));
+
+    auto namespaces = make_ref<SyntheticDirectory>(fs, 0511u);
+    for (const char* kind :
+         {"cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "time_for_children", "user", "uts"}) {
+        std::string_view shown = kind;
+        shown = shown.substr(0, shown.find("_for_children"));
+        namespaces->add(
+            kind, Ref<Inode>(make_ref<SyntheticLink>(fs, [about, kind, shown](Task& reader) -> SysResult<std::string> {
+                Ref<Task> task = about();
+                if (!task) return Errno(ESRCH);
+                if (!may_inspect(reader, *task)) return Errno(EACCES);
+                return fmt::format("{}:[{}]", shown, TRY(namespace_inode(*task, kind)));
+            })));
+    }
+    directory.add("ns", Ref<Inode>(std::move(namespaces)));
+}
+
+}  // namespace
+
+bool is_directory_of(Inode& directory, Process& process) {
+    // Only directories of processes have names of digits in the root.
+    return static_cast<ProcessDirectory&>(directory).process.get() == &process;
+}
+
+Ref<Inode> make_process_directory(Ref<ProcFileSystem> files, Ref<Process> process) {
+    Kernel& kernel = files->kernel();
+    Ref<Task> leader = leader_of(kernel, *process);
+    Ref<Credentials> owner = leader ? leader->credentials_of() : nullptr;
+    auto directory = make_ref<ProcessDirectory>(files, process, owner ? owner->euid : 0u, owner ? owner->egid : 0u);
+    About about = [&kernel, process] { return leader_of(kernel, *process); };
+    fill(*directory, files, about, true);
+    directory->add("task", Ref<Inode>(make_ref<TaskListDirectory>(files, process)));
+    if (leader) {
+        directory->add("fd", make_fd_directory(files, leader, false));
+        directory->add("fdinfo", make_fd_directory(files, leader, true));
+    }
+    auto net = make_ref<SyntheticDirectory>(Ref<FileSystem>(files));
+    add_network_files(*net, files);
+    directory->add("net", Ref<Inode>(std::move(net)));
+    return Ref<Inode>(std::move(directory));
+}
+
+Ref<Inode> make_thread_directory(Ref<ProcFileSystem> files, Ref<Task> task) {
+    Ref<Credentials> owner = task->credentials_of();
+    auto directory =
+        make_ref<ProcessDirectory>(files, Ref<Process>(), owner ? owner->euid : 0u, owner ? owner->egid : 0u);
+    fill(
+        *directory, files, [task] { return task; }, false);
+    directory->add("fd", make_fd_directory(files, task, false));
+    directory->add("fdinfo", make_fd_directory(files, task, true));
+    return Ref<Inode>(std::move(directory));
+}
+
+}  // namespace casemate::sentry
