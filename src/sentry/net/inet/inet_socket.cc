@@ -1,0 +1,134 @@
+#include "sentry/net/inet/inet_socket.h"
+
+#include <linux/capability.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
+#include "sentry/net/inet/tcp_socket.h"
+#include "sentry/net/inet/udp_socket.h"
+#include "sentry/net/network.h"
+
+namespace casemate::sentry {
+namespace {
+
+constexpr size_t kShortIpv6Address = 24;  // without sin6_scope_id
+constexpr uint16_t kFirstUnprivilegedPort = 1024;
+
+}  // namespace
+
+InetSocket::InetSocket(int family, int type, int protocol, Ref<Network> network, uint32_t uid)
+    : Socket(family, type, protocol, std::move(network)), uid_(uid) {
+    local_.address = any();
+}
+InetSocket::~InetSocket() { ports().release(*this); }
+
+PortTable& InetSocket::ports() { return type() == SOCK_STREAM ? network().tcp_ports() : network().udp_ports(); }
+
+SysResult<InetEndpoint> InetSocket::parse(const SocketAddress& address, Use use) {
+    sa_family_t given = address.family();
+    if (v6() && given == AF_INET6) {
+        if (address.size < kShortIpv6Address) return Errno(EINVAL);
+        auto value = address.as<sockaddr_in6>();
+        InetEndpoint endpoint{InetAddress::v6(value.sin6_addr), ntohs(value.sin6_port)};
+        if (endpoint.address.is_v4() && v6_only()) return Errno(use == Use::kBind ? EINVAL : ENETUNREACH);
+        return endpoint;
+    }
+    if (v6() && (given != AF_INET || type() == SOCK_STREAM || use == Use::kBind)) {
+        if (address.size < kShortIpv6Address) return Errno(EINVAL);
+        return Errno(EAFNOSUPPORT);
+    }
+    if (address.size < sizeof(sockaddr_in)) return Errno(EINVAL);
+    auto value = address.as<sockaddr_in>();
+    bool unspecified_fits = (use == Use::kBind && value.sin_addr.s_addr == INADDR_ANY) || use == Use::kSend;
+    if (given != AF_INET && !(given == AF_UNSPEC && unspecified_fits)) return Errno(EAFNOSUPPORT);
+    if (v6() && v6_only()) return Errno(ENETUNREACH);
+    return InetEndpoint{InetAddress::v4(ntohl(value.sin_addr.s_addr)), ntohs(value.sin_port)};
+}
+
+SocketAddress InetSocket::format(const InetEndpoint& endpoint) const {
+    if (v6()) {
+        sockaddr_in6 value{};
+        value.sin6_family = AF_INET6;
+        value.sin6_port = htons(endpoint.port);
+        value.sin6_addr = endpoint.address.as_v6();
+        return SocketAddress::of(value);
+    }
+    sockaddr_in value{};
+    value.sin_family = AF_INET;
+    value.sin_port = htons(endpoint.port);
+    value.sin_addr.s_addr = htonl(endpoint.address.is_v4() ? endpoint.address.as_v4() : 0);
+    return SocketAddress::of(value);
+}
+
+SysResult<InetEndpoint> InetSocket::route(InetEndpoint destination) {
+    InetAddress& address = destination.address;
+    if (address.is_any6())
+        address = InetAddress::loopback6();
+    else if (address.is_any())
+        address = InetAddress::v4(INADDR_LOOPBACK);
+    if (address.is_broadcast()) {
+        if (type() == SOCK_DGRAM && !has(kBroadcast)) return Errno(EACCES);
+        if (address.as_v4() == INADDR_BROADCAST) return Errno(ENETUNREACH);
+    }
+    if (!address.is_loopback()) return Errno(ENETUNREACH);
+    return destination;
+}
+
+InetAddress InetSocket::source_for(const InetAddress& destination) const {
+    return destination.is_v4() ? InetAddress::v4(INADDR_LOOPBACK) : InetAddress::loopback6();
+}
+
+SysResult<void> InetSocket::bind(Task& task, const SocketAddress& address) {
+    InetEndpoint wanted = TRY(parse(address, Use::kBind));
+    const InetAddress& where = wanted.address;
+    bool free_bind = option(IPPROTO_IP, IP_FREEBIND, 0) != 0;
+    bool group = type() == SOCK_DGRAM && (where.is_multicast() || where.is_broadcast());
+    if (!where.is_any() && !where.is_loopback() && !group && !free_bind) return Errno(EADDRNOTAVAIL);
+    if (wanted.port != 0 && wanted.port < kFirstUnprivilegedPort && !task.has_capability(CAP_NET_BIND_SERVICE))
+        return Errno(EACCES);
+    std::lock_guard lock(mutex_);
+    if (bound_) return Errno(EINVAL);
+    TRY(ports().bind(*this, wanted));
+    return {};
+}
+
+SysResult<SocketAddress> InetSocket::local_address() {
+    std::lock_guard lock(mutex_);
+    InetEndpoint local = local_;
+    if (!bound_) local.address = any();
+    return format(local);
+}
+
+int InetSocket::option(int level, int name, int fallback) {
+    std::lock_guard lock(kept_mutex_);
+    auto it = kept_.find({level, name});
+    return it == kept_.end() ? fallback : it->second;
+}
+void InetSocket::keep_option(int level, int name, int value) {
+    std::lock_guard lock(kept_mutex_);
+    kept_[{level, name}] = value;
+}
+
+SysResult<Ref<Socket>> create_inet_socket(Ref<Network> network, Task& task, int domain, int type, int protocol) {
+    uint32_t uid = task.credentials().fsuid;
+    switch (type) {
+        case SOCK_STREAM:
+            if (protocol != 0 && protocol != IPPROTO_TCP) return Errno(EPROTONOSUPPORT);
+            return Ref<Socket>(make_ref<TcpSocket>(domain, std::move(network), uid));
+        case SOCK_DGRAM:
+            // Sockets for ping are for a range of groups, which is empty by default.
+            if (protocol == (domain == AF_INET ? static_cast<int>(IPPROTO_ICMP) : static_cast<int>(IPPROTO_ICMPV6)))
+                return Errno(EACCES);
+            if (protocol != 0 && protocol != IPPROTO_UDP) return Errno(EPROTONOSUPPORT);
+            return Ref<Socket>(make_ref<UdpSocket>(domain, std::move(network), uid));
+        case SOCK_RAW:
+            if (!task.has_capability(CAP_NET_RAW)) return Errno(EPERM);
+            return Errno(EPROTONOSUPPORT);
+        case SOCK_SEQPACKET:
+        case SOCK_RDM:
+        default:
+            return Errno(ESOCKTNOSUPPORT);
+    }
+}
+
+}  // namespace casemate::sentry

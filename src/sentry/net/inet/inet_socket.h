@@ -1,0 +1,76 @@
+// Internet sockets: what TCP and UDP share: addresses, ports, the options of the IP and IPv6 levels.
+//
+// Only the loopback is there so far: 127.0.0.0/8 and ::1. Everything else is out of reach (ENETUNREACH). Loopback
+// traffic never becomes packets: a TCP connection is a StreamConnection between two sockets, a UDP datagram goes into
+// the receiver's queue.
+#pragma once
+
+#include <map>
+
+#include "sentry/net/inet/endpoint.h"
+#include "sentry/net/inet/ports.h"
+#include "sentry/net/socket.h"
+
+namespace casemate::sentry {
+
+class InetSocket : public Socket {
+  public:
+    InetSocket(int family, int type, int protocol, Ref<Network> network, uint32_t uid);
+    ~InetSocket() override;
+
+    SysResult<void> bind(Task& task, const SocketAddress& address) override;
+    SysResult<SocketAddress> local_address() override;
+    SysResult<bool> set_family_option(Task& task, int level, int name, std::span<const std::byte> value) override;
+    SysResult<OptionBytes> get_family_option(Task& task, int level, int name, size_t room) override;
+
+    bool v6() const { return family() == AF_INET6; }
+    bool v6_only() const { return v6_only_.load(std::memory_order_relaxed); }
+    uint32_t uid() const { return uid_; }
+    // For /proc/net: state as Linux numbers TCP's, bytes that wait.
+    struct Status {
+        InetEndpoint local, peer;
+        int state = 7;  // TCP_CLOSE
+        size_t sending = 0, receiving = 0;
+    };
+    virtual Status status() = 0;
+
+  protected:
+    PortTable& ports();
+    enum class Use { kBind, kConnect, kSend };
+    // EINVAL, EAFNOSUPPORT, ENETUNREACH.
+    SysResult<InetEndpoint> parse(const SocketAddress& address, Use use);
+    SocketAddress format(const InetEndpoint& endpoint) const;
+    // Where a destination is reached: the unspecified address is the loopback's. ENETUNREACH, EACCES.
+    SysResult<InetEndpoint> route(InetEndpoint destination);
+    // The address that packets to `destination` come from.
+    InetAddress source_for(const InetAddress& destination) const;
+    InetAddress any() const { return v6() ? InetAddress() : InetAddress::v4(0); }
+
+    // Options kept as numbers, because they have no effect on the loopback or are looked up where they have.
+    int option(int level, int name, int fallback);
+    void keep_option(int level, int name, int value);
+
+    std::mutex mutex_;
+
+  private:
+    friend class PortTable;
+    const uint32_t uid_;
+    std::atomic<bool> v6_only_{false};
+    SmallMutex kept_mutex_;
+    std::map<std::pair<int, int>, int> kept_;  // guarded by kept_mutex_; known names only
+
+    // Guarded by PortTable::mutex_ (and mutex_ for change):
+    bool bound_ = false;     // has a port
+    bool accepted_ = false;  // shares its listener's
+    bool listens_ = false;
+    bool has_peer_ = false;
+
+  protected:
+    // Changed with PortTable::mutex_ and mutex_ both held; read with either.
+    InetEndpoint local_, peer_;
+    bool bound_locked() const { return bound_; }
+};
+
+SysResult<Ref<Socket>> create_inet_socket(Ref<Network> network, Task& task, int domain, int type, int protocol);
+
+}  // namespace casemate::sentry

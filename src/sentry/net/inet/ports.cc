@@ -1,0 +1,183 @@
+#include "sentry/net/inet/ports.h"
+
+#include <sys/random.h>
+
+#include <algorithm>
+
+#include "sentry/net/inet/inet_socket.h"
+
+namespace casemate::sentry {
+namespace {
+
+// Whether a socket bound to `a` could get what another bound to `b` gets.
+bool overlap(const InetAddress& a, bool a_v6_only, const InetAddress& b, bool b_v6_only) {
+    if (a == b) return true;
+    auto covers = [](const InetAddress& any, bool v6_only, const InetAddress& other) {
+        if (any.is_any6()) return !(v6_only && other.is_v4());
+        return any.is_v4() && any.is_any() && other.is_v4();
+    };
+    return covers(a, a_v6_only, b) || covers(b, b_v6_only, a);
+}
+
+size_t mix(const InetEndpoint& endpoint) {
+    uint64_t hash = endpoint.port;
+    for (uint8_t byte : endpoint.address.bytes) hash = (hash ^ byte) * 0x100000001b3;
+    return hash ^ hash >> 29;
+}
+
+}  // namespace
+
+bool PortTable::conflicts_locked(InetSocket& socket, const InetEndpoint& wanted) {
+    auto it = by_port_.find(wanted.port);
+    if (it == by_port_.end()) return false;
+    for (InetSocket* other : it->second) {
+        if (!overlap(wanted.address, socket.v6_only(), other->local_.address, other->v6_only())) continue;
+        bool reuse = socket.has(kReuseAddress) && other->has(kReuseAddress) && !other->listens_;
+        bool share = socket.has(kReusePort) && other->has(kReusePort) && socket.uid() == other->uid();
+        if (!reuse && !share) return true;
+    }
+    return false;
+}
+
+void PortTable::insert_locked(InetSocket& socket, const InetEndpoint& local) {
+    socket.local_ = local;
+    socket.bound_ = true;
+    by_port_[local.port].push_back(&socket);
+}
+
+SysResult<uint16_t> PortTable::bind(InetSocket& socket, const InetEndpoint& wanted) {
+    std::lock_guard lock(mutex_);
+    if (wanted.port != 0) {
+        if (conflicts_locked(socket, wanted)) return Errno(EADDRINUSE);
+        insert_locked(socket, wanted);
+        return wanted.port;
+    }
+    constexpr uint32_t kCount = kLastEphemeral - kFirstEphemeral + 1;
+    if (next_ == 0 && getrandom(&next_, sizeof(next_), GRND_NONBLOCK) < 0) next_ = 1;
+    for (uint32_t i = 0; i < kCount; i++) {
+        auto port = static_cast<uint16_t>(kFirstEphemeral + next_++ % kCount);
+        InetEndpoint candidate{wanted.address, port};
+        if (by_port_.contains(port)) continue;
+        insert_locked(socket, candidate);
+        return port;
+    }
+    for (uint32_t i = 0; i < kCount; i++) {
+        InetEndpoint candidate{wanted.address, static_cast<uint16_t>(kFirstEphemeral + next_++ % kCount)};
+        if (conflicts_locked(socket, candidate)) continue;
+        insert_locked(socket, candidate);
+        return candidate.port;
+    }
+    return Errno(EADDRINUSE);
+}
+
+SysResult<uint16_t> PortTable::bind_ephemeral(InetSocket& socket, const InetAddress& local, const InetEndpoint& peer) {
+    auto port = bind(socket, {local, 0});
+    if (port.ok()) {
+        set_peer(socket, {local, *port}, peer);
+        return port;
+    }
+    // All ports are taken: one that is not used for this peer, and not listened on.
+    std::lock_guard lock(mutex_);
+    for (uint32_t number = kFirstEphemeral; number <= kLastEphemeral; number++) {
+        auto candidate = static_cast<uint16_t>(number);
+        auto& users = by_port_[candidate];
+        bool free = std::none_of(users.begin(), users.end(), [&](InetSocket* other) {
+            return other->listens_ || !other->has_peer_ || other->peer_ == peer;
+        });
+        if (!free) continue;
+        insert_locked(socket, {local, candidate});
+        socket.peer_ = peer;
+        socket.has_peer_ = true;
+        return candidate;
+    }
+    return Errno(EADDRNOTAVAIL);
+}
+
+void PortTable::add_accepted(InetSocket& socket, const InetEndpoint& local, const InetEndpoint& peer) {
+    std::lock_guard lock(mutex_);
+    insert_locked(socket, local);
+    socket.accepted_ = true;
+    socket.peer_ = peer;
+    socket.has_peer_ = true;
+}
+
+void PortTable::set_peer(InetSocket& socket, const InetEndpoint& local, const InetEndpoint& peer) {
+    std::lock_guard lock(mutex_);
+    socket.local_.address = local.address;
+    socket.peer_ = peer;
+    socket.has_peer_ = peer.port != 0;
+}
+
+SysResult<void> PortTable::listen(InetSocket& socket) {
+    std::lock_guard lock(mutex_);
+    auto it = by_port_.find(socket.local_.port);
+    if (it == by_port_.end()) return Errno(EINVAL);
+    for (InetSocket* other : it->second) {
+        if (other == &socket || !other->listens_) continue;
+        if (!overlap(socket.local_.address, socket.v6_only(), other->local_.address, other->v6_only())) continue;
+        if (socket.has(kReusePort) && other->has(kReusePort) && socket.uid() == other->uid()) continue;
+        return Errno(EADDRINUSE);
+    }
+    socket.listens_ = true;
+    return {};
+}
+
+void PortTable::release(InetSocket& socket) {
+    std::lock_guard lock(mutex_);
+    if (!socket.bound_) return;
+    auto it = by_port_.find(socket.local_.port);
+    if (it != by_port_.end()) {
+        std::erase(it->second, &socket);
+        if (it->second.empty()) by_port_.erase(it);
+    }
+    socket.bound_ = socket.listens_ = socket.has_peer_ = socket.accepted_ = false;
+    socket.local_ = {};
+}
+
+Ref<InetSocket> PortTable::find(const InetEndpoint& to, const InetEndpoint& from, bool datagram) {
+    std::lock_guard lock(mutex_);
+    auto it = by_port_.find(to.port);
+    if (it == by_port_.end()) return nullptr;
+    std::vector<InetSocket*> best;
+    int best_score = 0;
+    for (InetSocket* socket : it->second) {
+        if (!datagram && !socket->listens_) continue;
+        if (!socket->v6() && !to.address.is_v4()) continue;
+        int score = 1;
+        if (socket->local_.address == to.address)
+            score += 4;
+        else if (!overlap(socket->local_.address, socket->v6_only(), to.address, false))
+            continue;
+        if (datagram && socket->has_peer_) {
+            if (socket->peer_ != from) continue;
+            score += 8;
+        }
+        // A socket of the address's own family goes before a dual one.
+        if (socket->v6() != to.address.is_v4()) score += 1;
+        if (score < best_score) continue;
+        if (score > best_score) best.clear();
+        best_score = score;
+        best.push_back(socket);
+    }
+    if (best.empty()) return nullptr;
+    // Several: they share by SO_REUSEPORT; one peer always gets to the same. With SO_REUSEADDR alone the last wins.
+    size_t first = best.back()->has(kReusePort) ? mix(from) % best.size() : best.size() - 1;
+    for (size_t i = 0; i < best.size(); i++) {
+        InetSocket* socket = best[(first + i) % best.size()];
+        if (socket->try_ref()) return Ref<InetSocket>::adopt(socket);
+    }
+    return nullptr;
+}
+
+void PortTable::for_each(const std::function<void(InetSocket&)>& visit) {
+    std::vector<Ref<InetSocket>> all;
+    {
+        std::lock_guard lock(mutex_);
+        for (auto& [port, users] : by_port_)
+            for (InetSocket* socket : users)
+                if (socket->try_ref()) all.push_back(Ref<InetSocket>::adopt(socket));
+    }
+    for (auto& socket : all) visit(*socket);
+}
+
+}  // namespace casemate::sentry

@@ -1,0 +1,46 @@
+// PortTable: which sockets of one protocol are bound to which port: conflicts, ephemeral ports, and who gets what comes
+// in. It does not own sockets; they leave it before they die.
+#pragma once
+
+#include <functional>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "base/ref.h"
+#include "base/result.h"
+#include "sentry/net/inet/endpoint.h"
+
+namespace casemate::sentry {
+
+class InetSocket;
+
+class PortTable {
+  public:
+    static constexpr uint16_t kFirstEphemeral = 32768, kLastEphemeral = 60999;
+
+    // Binds to `wanted` (port 0: an ephemeral one); the port. EADDRINUSE.
+    SysResult<uint16_t> bind(InetSocket& socket, const InetEndpoint& wanted);
+    // For a connection: an ephemeral port for `local`'s address that nobody has together with `peer`. EADDRNOTAVAIL.
+    SysResult<uint16_t> bind_ephemeral(InetSocket& socket, const InetAddress& local, const InetEndpoint& peer);
+    // An accepted connection shares its listener's port.
+    void add_accepted(InetSocket& socket, const InetEndpoint& local, const InetEndpoint& peer);
+    void set_peer(InetSocket& socket, const InetEndpoint& local, const InetEndpoint& peer);
+    // Makes a bound TCP socket a listener: EADDRINUSE if another one that does not share the port is.
+    SysResult<void> listen(InetSocket& socket);
+    void release(InetSocket& socket);
+
+    // Who gets what comes for `to` from `from`: a TCP listener, or (`datagram`) a UDP socket. Null: nobody.
+    Ref<InetSocket> find(const InetEndpoint& to, const InetEndpoint& from, bool datagram);
+    void for_each(const std::function<void(InetSocket&)>& visit);
+
+  private:
+    bool conflicts_locked(InetSocket& socket, const InetEndpoint& wanted);
+    void insert_locked(InetSocket& socket, const InetEndpoint& local);
+
+    std::mutex mutex_;
+    std::unordered_map<uint16_t, std::vector<InetSocket*>> by_port_;  // guarded by mutex_
+    uint32_t next_ = 0;                                               // guarded by mutex_
+};
+
+}  // namespace casemate::sentry

@@ -1,0 +1,118 @@
+#include "sentry/net/network.h"
+
+#include <fmt/core.h>
+
+#include <cstring>
+
+#include "sentry/kernel/namespaces.h"
+#include "sentry/kernel/task.h"
+#include "sentry/net/inet/inet_socket.h"
+#include "sentry/net/inet/ports.h"
+#include "sentry/net/unix/unix_socket.h"
+
+namespace casemate::sentry {
+
+Network::Network() : tcp_(std::make_unique<PortTable>()), udp_(std::make_unique<PortTable>()) {}
+Network::~Network() = default;
+
+bool Network::claim_abstract(const std::string& name, UnixName& owner) {
+    std::lock_guard lock(mutex_);
+    return abstract_.try_emplace(name, Ref<UnixName>(&owner)).second;
+}
+
+void Network::release_abstract(const std::string& name, UnixName& owner) {
+    Ref<UnixName> dropped;
+    std::lock_guard lock(mutex_);
+    auto it = abstract_.find(name);
+    if (it == abstract_.end() || it->second.get() != &owner) return;
+    dropped = std::move(it->second);
+    abstract_.erase(it);
+}
+
+Ref<UnixName> Network::find_abstract(const std::string& name) {
+    std::lock_guard lock(mutex_);
+    auto it = abstract_.find(name);
+    return it == abstract_.end() ? nullptr : it->second;
+}
+
+void Network::add_unix(UnixSocket& socket) {
+    std::lock_guard lock(mutex_);
+    unix_sockets_.insert(&socket);
+}
+void Network::remove_unix(UnixSocket& socket) {
+    std::lock_guard lock(mutex_);
+    unix_sockets_.erase(&socket);
+}
+
+std::string Network::unix_text() {
+    std::vector<Ref<UnixSocket>> all;
+    {
+        std::lock_guard lock(mutex_);
+        for (UnixSocket* socket : unix_sockets_)
+            if (socket->try_ref()) all.push_back(Ref<UnixSocket>::adopt(socket));
+    }
+    std::string text = "Num       RefCount Protocol Flags    Type St Inode Path\n";
+    for (auto& socket : all) {
+        text +=
+            fmt::format("{:016x}: {:08X} {:08X} {:08X} {:04X} {:02X} {:5}", 0, 2, 0, socket->listening() ? 0x10000 : 0,
+                        socket->type(), socket->state_number(), socket->inode_number());
+        if (Ref<UnixName> name = socket->name()) {
+            text += ' ';
+            for (char c : name->path()) text += c == 0 ? '@' : c;
+        }
+        text += '\n';
+    }
+    return text;
+}
+
+namespace {
+
+std::string endpoint_text(const InetEndpoint& endpoint, bool v6) {
+    // Words as they lie in memory, printed as numbers of this machine.
+    uint32_t words[4];
+    memcpy(words, endpoint.address.bytes.data(), sizeof(words));
+    if (!v6) return fmt::format("{:08X}:{:04X}", endpoint.address.is_v4() ? words[3] : 0, endpoint.port);
+    return fmt::format("{:08X}{:08X}{:08X}{:08X}:{:04X}", words[0], words[1], words[2], words[3], endpoint.port);
+}
+
+std::string table_text(PortTable& ports, bool v6, bool datagram) {
+    std::string text;
+    int line = 0;
+    ports.for_each([&](InetSocket& socket) {
+        if (socket.v6() != v6) return;
+        InetSocket::Status status = socket.status();
+        text += fmt::format("{:4}: {} {} {:02X} {:08X}:{:08X} 00:00000000 00000000 {:5}        0 {} ", line++,
+                            endpoint_text(status.local, v6), endpoint_text(status.peer, v6), status.state,
+                            status.sending, status.receiving, socket.uid(), socket.inode_number());
+        text += datagram ? "2 0000000000000000 0\n" : "1 0000000000000000 100 0 0 10 0\n";
+    });
+    return text;
+}
+
+}  // namespace
+
+std::string Network::tcp_text(bool v6) {
+    const char* title = v6 ? "  sl  local_address                         remote_address                        st "
+                             "tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+                           : "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  "
+                             "timeout inode                                                     \n";
+    return title + table_text(*tcp_, v6, false);
+}
+
+std::string Network::udp_text(bool v6) {
+    const char* title = v6 ? "  sl  local_address                         remote_address                        st "
+                             "tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n"
+                           : "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  "
+                             "timeout inode ref pointer drops             \n";
+    return title + table_text(*udp_, v6, true);
+}
+
+Ref<Network> network_of(Task& task) {
+    NetworkNamespace& space = *task.namespaces().network;
+    std::lock_guard lock(space.mutex);
+    if (!space.state) space.state = Ref<RefCounted>(make_ref<Network>());
+    // SAFETY: nobody else hangs anything on a network namespace.
+    return Ref<Network>(static_cast<Network*>(space.state.get()));
+}
+
+}  // namespace casemate::sentry

@@ -1,0 +1,52 @@
+// Network: what a network namespace holds for the socket families: names, ports, and the sockets there are.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+
+#include "base/ref.h"
+
+namespace casemate::sentry {
+
+class PortTable;  // net/inet/ports.h
+class Socket;
+class Task;
+class UnixName;
+class UnixSocket;
+
+class Network final : public RefCounted {
+  public:
+    Network();
+    ~Network() override;
+
+    // Abstract Unix names. Claim: false if somebody has it.
+    bool claim_abstract(const std::string& name, UnixName& owner);
+    void release_abstract(const std::string& name, UnixName& owner);
+    Ref<UnixName> find_abstract(const std::string& name);  // null: none
+
+    // All Unix sockets, for /proc/net/unix.
+    void add_unix(UnixSocket& socket);
+    void remove_unix(UnixSocket& socket);
+
+    PortTable& tcp_ports() { return *tcp_; }
+    PortTable& udp_ports() { return *udp_; }
+
+    // The texts of /proc/net/{unix,tcp,tcp6,udp,udp6}.
+    std::string unix_text();
+    std::string tcp_text(bool v6);
+    std::string udp_text(bool v6);
+
+  private:
+    std::mutex mutex_;
+    std::map<std::string, Ref<UnixName>, std::less<>> abstract_;  // guarded by mutex_
+    std::set<UnixSocket*> unix_sockets_;                          // guarded by mutex_
+    const std::unique_ptr<PortTable> tcp_, udp_;
+};
+
+// Of the task's network namespace; made when first asked for.
+Ref<Network> network_of(Task& task);
+
+}  // namespace casemate::sentry

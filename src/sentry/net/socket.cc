@@ -1,0 +1,99 @@
+#include "sentry/net/socket.h"
+
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+
+#include "sentry/fs/anonymous/anonymous_files.h"
+#include "sentry/kernel/kernel.h"
+#include "sentry/net/interfaces.h"
+#include "sentry/net/network.h"
+#include "sentry/net/unix/flight.h"
+
+namespace casemate::sentry {
+
+Socket::Socket(int family, int type, int protocol, Ref<Network> network)
+    : family_(family),
+      type_(type),
+      protocol_(protocol),
+      network_(std::move(network)),
+      waiters_(make_ref<SocketWaiters>()) {}
+
+Socket::~Socket() = default;
+
+void Socket::inherit_options(Socket& from) {
+    SocketOptions& other = from.options_;
+    options_.flags = other.flags.load();
+    options_.send_buffer = other.send_buffer.load();
+    options_.receive_buffer = other.receive_buffer.load();
+    options_.send_timeout = other.send_timeout.load();
+    options_.receive_timeout = other.receive_timeout.load();
+    options_.receive_low_water = other.receive_low_water.load();
+    options_.linger_seconds = other.linger_seconds.load();
+    options_.priority = other.priority.load();
+    options_.mark = other.mark.load();
+}
+
+SysResult<void> Socket::bind(Task&, const SocketAddress&) { return Errno(EOPNOTSUPP); }
+SysResult<void> Socket::connect(Task&, const SocketAddress&, bool) { return Errno(EOPNOTSUPP); }
+SysResult<void> Socket::listen(Task&, int) { return Errno(EOPNOTSUPP); }
+SysResult<Ref<Socket>> Socket::accept(Task&, bool) { return Errno(EOPNOTSUPP); }
+SysResult<void> Socket::connect_pair(Task&, Socket&) { return Errno(EOPNOTSUPP); }
+SysResult<size_t> Socket::send(Task&, SendRequest&) { return Errno(EOPNOTSUPP); }
+SysResult<size_t> Socket::receive(Task&, ReceiveRequest&) { return Errno(EOPNOTSUPP); }
+SysResult<void> Socket::shutdown(int) { return Errno(EOPNOTSUPP); }
+SysResult<SocketAddress> Socket::local_address() { return Errno(EOPNOTSUPP); }
+SysResult<SocketAddress> Socket::peer_address() { return Errno(EOPNOTSUPP); }
+SysResult<bool> Socket::set_family_option(Task&, int, int, std::span<const std::byte>) { return false; }
+SysResult<OptionBytes> Socket::get_family_option(Task&, int, int, size_t) { return OptionBytes(); }
+
+SysResult<int64_t> Socket::ioctl(Task& task, uint64_t command, uint64_t argument) {
+    switch (command) {
+        case FIONREAD: {
+            size_t bytes = TRY(unread());
+            TRY(task.write(UserPtr<int32_t>(argument), static_cast<int32_t>(bytes)));
+            return 0;
+        }
+        case SIOCOUTQ: {
+            size_t bytes = TRY(unsent());
+            TRY(task.write(UserPtr<int32_t>(argument), static_cast<int32_t>(bytes)));
+            return 0;
+        }
+        case SIOCSPGRP:
+        case SIOCGPGRP:
+            return Errno(ENOTTY);
+        default:
+            return interface_ioctl(task, command, argument);
+    }
+}
+
+Ref<File> SocketFile::create(Task& task, Ref<Socket> socket, int flags) {
+    Path place = anonymous_place(task.kernel(), task.credentials(), S_IFSOCK | 0777, "socket");
+    struct stat info {};
+    if (place.inode().stat(info).ok()) socket->set_inode_number(info.st_ino);
+    return make_ref<SocketFile>(std::move(place), flags, std::move(socket));
+}
+
+SocketFile::~SocketFile() {
+    socket_->closed();
+    collect_unreachable_after_close();
+}
+
+SysResult<int64_t> SocketFile::ioctl(Task& task, uint64_t command, uint64_t argument) {
+    return socket_->ioctl(task, command, argument);
+}
+
+SysResult<size_t> SocketFile::read_at(Task& task, IoBuffer& into, int64_t) {
+    if (into.remaining() == 0) return size_t{0};
+    ReceiveRequest request{into};
+    if (nonblocking()) request.flags |= MSG_DONTWAIT;
+    return socket_->receive(task, request);
+}
+
+SysResult<size_t> SocketFile::write_at(Task& task, IoBuffer& from, int64_t&, bool) {
+    SendRequest request{from};
+    if (nonblocking()) request.flags |= MSG_DONTWAIT;
+    return socket_->send(task, request);
+}
+
+}  // namespace casemate::sentry

@@ -1,0 +1,97 @@
+// Byte streams between two sockets of the pod: Unix streams and loopback TCP. A ring per direction: the writer's bytes
+// are copied once from its memory into the ring, and once out of it.
+//
+// The ring grows on demand up to the writer's buffer limit, so that an idle connection costs little.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "sentry/mm/io_buffer.h"
+#include "sentry/net/passenger.h"
+#include "sentry/net/waiters.h"
+
+namespace casemate::sentry {
+
+class StreamDirection {
+  public:
+    StreamDirection(Ref<SocketWaiters> writer, Ref<SocketWaiters> reader)
+        : writer_(std::move(writer)), reader_(std::move(reader)) {}
+
+    struct Progress {
+        size_t bytes = 0;
+        bool would_block = false;
+        bool ended = false;  // reading: empty, and nothing more will come; writing: nobody reads any more
+        int error = 0;
+    };
+    // Takes what fits below `limit` bytes. `passenger` (may be null) rides on the bytes written.
+    Progress write(IoBuffer& from, size_t limit, const Ref<Passenger>& passenger);
+
+    // What a read has come across so far, kept over the several steps of one recvmsg.
+    struct Reading {
+        bool peek = false;
+        bool by_sender = false;  // bytes of different senders are not mixed (SO_PASSCRED)
+        bool started = false;
+        bool stop = false;       // at a border that this call must not cross
+        Ref<Passenger> sender;   // of the first bytes; null: nobody in particular
+        Ref<PassedFiles> files;  // that rode on the bytes read
+        size_t peeked = 0;       // bytes that the steps before have seen
+    };
+    Progress read(IoBuffer& into, Reading& reading);
+    // As a read that throws away what it reads (MSG_TRUNC of TCP).
+    Progress skip(size_t size, Reading& reading);
+
+    // No more bytes will be written; what is there can still be read.
+    void end();
+    // The reader is gone for good: what is there is dropped. True if that was something.
+    bool close_reader();
+    // True: bytes or the end can be read.
+    bool readable();
+    bool ended();
+    bool reader_gone();
+    size_t bytes();
+    // Whether a poller may write. If not, it is told when it may.
+    bool writable(size_t limit);
+    // The passed files in it, for the search for cycles; and taken out when their sockets are garbage.
+    void for_each_passed(const std::function<void(PassedFiles&)>& visit);
+    void take_passed(std::vector<Ref<PassedFiles>>& into);
+
+  private:
+    struct Mark {
+        uint64_t begin, end;  // positions in the stream
+        Ref<Passenger> passenger;
+        bool files_taken = false;
+    };
+    template <typename Move>
+    Progress read_by(size_t want, Reading& reading, Move move);
+    void reserve_locked(size_t size);
+    void drop_locked(size_t size);
+    bool wakes_writer_locked();
+
+    std::mutex mutex_;
+    std::unique_ptr<std::byte[]> ring_;  // guarded by mutex_, as is all below
+    size_t allocated_ = 0, head_ = 0, size_ = 0;
+    uint64_t position_ = 0;  // in the stream, of the next byte to be read
+    std::deque<Mark> marks_;
+    size_t wake_below_ = 0;  // a writer waits until so many bytes are left; 0: none waits
+    bool wake_wanted_ = false;
+    bool ended_ = false, reader_gone_ = false;
+    const Ref<SocketWaiters> writer_, reader_;
+};
+
+// Both directions; side 0 writes to [0] and reads from [1].
+class StreamConnection final : public RefCounted {
+  public:
+    StreamConnection(const Ref<SocketWaiters>& side0, const Ref<SocketWaiters>& side1)
+        : directions_{{side0, side1}, {side1, side0}} {}
+    StreamDirection& outgoing(int side) { return directions_[side]; }
+    StreamDirection& incoming(int side) { return directions_[1 - side]; }
+
+  private:
+    StreamDirection directions_[2];
+};
+
+}  // namespace casemate::sentry
