@@ -1,0 +1,93 @@
+// casemate-sentry: the application kernel of one pod. Started by the sandbox host in its jail (host/jail.h).
+//
+// Descriptors: 3 guest API (ttrpc), 4 descriptor channel, 5 file server, 6 log, 7 memory file.
+// The order is the point: everything that needs the host is made first, then the process confines itself, and only then
+// the first byte from outside is read.
+#include <malloc.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include "base/log.h"
+#include "fmt/core.h"
+#include "guest_api/guest_server.h"
+#include "sentry/boot/confine.h"
+#include "sentry/boot/pod.h"
+#include "sentry/fs/anonymous/anonymous_files.h"
+#include "sentry/mm/guarded_copy.h"
+#include "sentry/platform/seccomp/seccomp_platform.h"
+
+namespace casemate::sentry {
+namespace {
+
+constexpr int kApiFd = 3, kChannelFd = 4, kFilesFd = 5, kLogFd = 6, kMemoryFd = 7;
+
+struct Arguments {
+    unsigned cpus = 0;
+    uint64_t memory = 0;
+    bool debug = false;
+};
+
+Result<Arguments> parse(int argc, char** argv) {
+    Arguments arguments;
+    for (int i = 1; i < argc; i++) {
+        std::string_view name = argv[i];
+        if (name == "--debug") {
+            arguments.debug = true;
+        } else if ((name == "--cpus" || name == "--memory") && i + 1 < argc) {
+            uint64_t value = strtoull(argv[++i], nullptr, 10);
+            if (name == "--cpus")
+                arguments.cpus = static_cast<unsigned>(value);
+            else
+                arguments.memory = value;
+        } else {
+            return Error(fmt::format("casemate-sentry: unknown option {}; it is started by casemate only", name));
+        }
+    }
+    return arguments;
+}
+
+unsigned host_cpus() {
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof(set), &set) == 0 ? static_cast<unsigned>(CPU_COUNT(&set)) : 1;
+}
+
+Result<void> run(int argc, char** argv) {
+    Arguments arguments = TRY(parse(argc, argv));
+    log::set_component("sentry");
+    log::set_sink(kLogFd, log::Format::kText, arguments.debug ? log::Level::kDebug : log::Level::kWarning);
+    prctl(PR_SET_DUMPABLE, 0);
+    mallopt(M_ARENA_MAX, 2);  // memory counts per pod; and the default would read how many CPUs there are, from a file
+    signal(SIGPIPE, SIG_IGN);
+    install_fault_guard();
+
+    auto memory = TRY(MemoryFile::create(UniqueFd(kMemoryFd), arguments.memory));
+    auto platform = TRY(seccomp::SeccompPlatform::create(memory->fd()));
+    KernelOptions options;
+    options.cpus = arguments.cpus != 0 ? arguments.cpus : host_cpus();
+    options.memory_limit = arguments.memory;
+    auto poller = HostPoller::create();
+    if (!poller.ok()) return sys_error("make the poller of standard streams", poller.error().value);
+    Kernel kernel(*platform, *memory, options);
+    kernel.set_anonymous_files(Ref<FileSystem>(make_ref<AnonymousFiles>()));
+    HostFiles files{UniqueFd(kFilesFd)};
+    Pod pod(kernel, files, **poller);
+    auto server = TRY(guest_api::GuestServer::create(
+        pod, UniqueFd(kApiFd), std::make_unique<guest_api::DescriptorReceiver>(UniqueFd(kChannelFd))));
+    pod.set_server(*server);
+    TRY(confine());
+    auto served = server->run();
+    // Threads of applications still run and hold parts of the kernel: the process ends as a whole.
+    if (!served.ok()) log::warning("{}", served.error().message());
+    _exit(0);
+}
+
+}  // namespace
+}  // namespace casemate::sentry
+
+int main(int argc, char** argv) {
+    auto done = casemate::sentry::run(argc, argv);
+    if (!done.ok()) casemate::log::error("{}", done.error().message());
+    return 1;
+}
