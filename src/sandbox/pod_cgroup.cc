@@ -1,0 +1,61 @@
+#include "sandbox/pod_cgroup.h"
+
+#include <unistd.h>
+
+namespace casemate::sandbox {
+
+Result<std::unique_ptr<host::Cgroup>> create_cgroup(const oci::Spec& spec, const std::string& id, bool systemd,
+                                                    pid_t first_process) {
+    host::CgroupMounts mounts = TRY(host::CgroupMounts::discover());
+    host::CgroupRequest request;
+    request.path = spec.linux.cgroups_path;
+    request.id = id;
+    request.driver = systemd ? host::CgroupDriver::kSystemd : host::CgroupDriver::kCgroupfs;
+    request.rootless = geteuid() != 0;
+    request.first_process = first_process;
+    auto cgroup = TRY(host::Cgroup::create(mounts, request));
+    if (spec.linux.resources) {
+        // Device rules are for processes that open the host's devices. Nothing of a pod does: its devices are the guest
+        // kernel's, and the helpers' jails have none.
+        auto applied = cgroup->apply(*spec.linux.resources, false);
+        if (!applied.ok()) {
+            (void)cgroup->destroy();
+            return applied.take_error();
+        }
+    }
+    return cgroup;
+}
+
+std::unique_ptr<host::Cgroup> open_cgroup(const v1::Record& record) {
+    if (!record.has_cgroup()) return nullptr;
+    host::CgroupRecord stored;
+    for (const auto& [controller, path] : record.cgroup().paths()) stored.paths.emplace(controller, path);
+    stored.systemd_unit = record.cgroup().systemd_unit();
+    stored.systemd_user = record.cgroup().systemd_user();
+    return host::Cgroup::open(stored);
+}
+
+void save_cgroup(const host::Cgroup& cgroup, v1::Record& record) {
+    v1::Cgroup& stored = *record.mutable_cgroup();
+    for (const auto& [controller, path] : cgroup.record().paths) (*stored.mutable_paths())[controller] = path;
+    stored.set_systemd_unit(cgroup.record().systemd_unit);
+    stored.set_systemd_user(cgroup.record().systemd_user);
+}
+
+void CgroupMove::start(host::Cgroup& cgroup, std::vector<pid_t> processes) {
+    thread_ = std::thread([this, &cgroup, processes = std::move(processes)] {
+        for (pid_t pid : processes) {
+            auto done = cgroup.add_process(pid);
+            if (done.ok()) continue;
+            result_ = done.take_error();
+            return;
+        }
+    });
+}
+
+Result<void> CgroupMove::finish() {
+    if (thread_.joinable()) thread_.join();
+    return std::move(result_);
+}
+
+}  // namespace casemate::sandbox

@@ -1,0 +1,36 @@
+// The cgroup of a pod or container on its way from config.json to the processes that live in it, and back at deletion.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/result.h"
+#include "host/cgroup.h"
+#include "oci/spec.h"
+#include "sandbox/record.pb.h"
+
+namespace casemate::sandbox {
+
+// Makes the cgroup that `spec` names and applies its resources.
+Result<std::unique_ptr<host::Cgroup>> create_cgroup(const oci::Spec& spec, const std::string& id, bool systemd,
+                                                    pid_t first_process);
+// Null if the record has none.
+std::unique_ptr<host::Cgroup> open_cgroup(const v1::Record& record);
+void save_cgroup(const host::Cgroup& cgroup, v1::Record& record);
+
+// Moves processes into a cgroup beside other work: the first move waits several milliseconds for the kernel.
+class CgroupMove {
+  public:
+    CgroupMove() = default;
+    ~CgroupMove() { (void)finish(); }
+    void start(host::Cgroup& cgroup, std::vector<pid_t> processes);
+    Result<void> finish();
+
+  private:
+    std::thread thread_;
+    Result<void> result_;
+};
+
+}  // namespace casemate::sandbox

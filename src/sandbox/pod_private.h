@@ -1,0 +1,35 @@
+// What pod.cc and control_server.cc share.
+#pragma once
+
+#include <optional>
+
+#include "sandbox/anchor_protocol.h"
+#include "sandbox/pod.h"
+
+namespace casemate::sandbox {
+
+struct Pod::Container {
+    std::string id;
+    StateDir dir;
+    std::vector<guest::FileTree> trees;
+    UniqueFd console;  // the terminal's outer end, to ask its size; only where this process holds it for its supervisor
+    std::shared_ptr<Anchor> anchor;
+
+    // Guarded by Pod::mutex_.
+    Record record;
+    bool ended = false;
+    int exit_code = 0;
+    uint64_t oom_events = 0;
+};
+
+// The socket to an anchor process.
+struct Pod::Anchor {
+    UniqueFd socket;
+    std::string container;
+    std::string exec;   // empty: init
+    bool done = false;  // main loop only
+
+    void exit(int code) const;
+};
+
+}  // namespace casemate::sandbox
