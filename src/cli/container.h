@@ -1,0 +1,51 @@
+// What several commands need of a container: finding it, talking to its sandbox, making it, taking it away.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+#include "cli/commands.h"
+#include "oci/bundle.h"
+#include "sandbox/control.h"
+#include "sandbox/launch.h"
+#include "sandbox/state_dir.h"
+
+namespace casemate::cli {
+
+struct Found {
+    sandbox::StateDir dir;
+    sandbox::Record record;
+    oci::ContainerStatus status;
+};
+// `lock`: for commands that change the container.
+Result<Found> find_container(const Context& context, std::string_view id, bool lock);
+// A connection to the pod of a container that is not stopped.
+Result<sandbox::ControlClient> connect_to_pod(const Context& context, const Found& container);
+
+// Signal by number or name ("9", "KILL", "SIGRTMIN+3").
+Result<int> parse_signal(std::string_view text);
+
+Result<void> write_pid_file(std::string_view path, pid_t pid);
+
+// Standard streams of a process that a command starts.
+struct StreamRequest {
+    bool terminal = false;
+    bool detach = false;
+    std::string console_socket;
+    int preserve_fds = 0;
+};
+struct CommandStreams {
+    sandbox::StreamFds streams;
+    bool callers_terminal = false;  // the console is the terminal of the command itself
+    bool own_pty = false;           // it is a pty whose master was sent away
+};
+Result<CommandStreams> open_streams(const StreamRequest& request, const std::optional<oci::ConsoleSize>& size);
+
+// Waits for the end of a child while signals that the command gets are passed on to it. Returns its exit code.
+int wait_and_forward(int pidfd);
+
+// Kills what is left of the container where `force` allows, and removes everything of it; runs the poststop hooks.
+Result<void> remove_container(const Context& context, Found container, bool force);
+
+}  // namespace casemate::cli
