@@ -232,7 +232,8 @@ std::string path_text(Task& task, const Path& path) {
     }
     if (text.empty()) text = "/";
     if (!reached) text.insert(0, "(unreachable)");
-    if (path.dentry->unlinked()) text += " (deleted)";
+    // Pipes, sockets and the like never had a name to lose.
+    if (path.dentry->unlinked() && text.starts_with("/")) text += " (deleted)";
     return text;
 }
 
