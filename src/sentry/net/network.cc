@@ -12,7 +12,10 @@
 
 namespace casemate::sentry {
 
-Network::Network() : tcp_(std::make_unique<PortTable>()), udp_(std::make_unique<PortTable>()) {}
+Network::Network()
+    : tcp_(std::make_unique<PortTable>()),
+      udp_(std::make_unique<PortTable>()),
+      udplite_(std::make_unique<PortTable>()) {}
 Network::~Network() = default;
 
 bool Network::claim_abstract(const std::string& name, UnixName& owner) {

@@ -33,6 +33,7 @@ class Network final : public RefCounted {
 
     PortTable& tcp_ports() { return *tcp_; }
     PortTable& udp_ports() { return *udp_; }
+    PortTable& udplite_ports() { return *udplite_; }
 
     // The texts of /proc/net/{unix,tcp,tcp6,udp,udp6}.
     std::string unix_text();
@@ -43,7 +44,7 @@ class Network final : public RefCounted {
     std::mutex mutex_;
     std::map<std::string, Ref<UnixName>, std::less<>> abstract_;  // guarded by mutex_
     std::set<UnixSocket*> unix_sockets_;                          // guarded by mutex_
-    const std::unique_ptr<PortTable> tcp_, udp_;
+    const std::unique_ptr<PortTable> tcp_, udp_, udplite_;
 };
 
 // Of the task's network namespace; made when first asked for.

@@ -40,8 +40,9 @@ struct Packet {
     std::unique_ptr<std::byte[]> data;
     size_t size = 0;
     Ref<Passenger> passenger;
-    Ref<RefCounted> sender;   // Unix: the sender's UnixName; null: unnamed
-    InetEndpoint from, to;    // UDP
+    Ref<RefCounted> sender;  // Unix: the sender's UnixName; null: unnamed
+    InetEndpoint from, to;   // UDP
+    int hop_limit = 64, traffic_class = 0;
     Nanoseconds arrived = 0;  // CLOCK_REALTIME
 
     Packet() = default;

@@ -22,7 +22,16 @@ InetSocket::InetSocket(int family, int type, int protocol, Ref<Network> network,
 }
 InetSocket::~InetSocket() { ports().release(*this); }
 
-PortTable& InetSocket::ports() { return type() == SOCK_STREAM ? network().tcp_ports() : network().udp_ports(); }
+PortTable& InetSocket::ports() {
+    switch (protocol()) {
+        case IPPROTO_TCP:
+            return network().tcp_ports();
+        case IPPROTO_UDPLITE:
+            return network().udplite_ports();
+        default:
+            return network().udp_ports();
+    }
+}
 
 SysResult<InetEndpoint> InetSocket::parse(const SocketAddress& address, Use use) {
     sa_family_t given = address.family();
@@ -119,8 +128,9 @@ SysResult<Ref<Socket>> create_inet_socket(Ref<Network> network, Task& task, int 
             // Sockets for ping are for a range of groups, which is empty by default.
             if (protocol == (domain == AF_INET ? static_cast<int>(IPPROTO_ICMP) : static_cast<int>(IPPROTO_ICMPV6)))
                 return Errno(EACCES);
-            if (protocol != 0 && protocol != IPPROTO_UDP) return Errno(EPROTONOSUPPORT);
-            return Ref<Socket>(make_ref<UdpSocket>(domain, std::move(network), uid));
+            if (protocol == 0) protocol = IPPROTO_UDP;
+            if (protocol != IPPROTO_UDP && protocol != IPPROTO_UDPLITE) return Errno(EPROTONOSUPPORT);
+            return Ref<Socket>(make_ref<UdpSocket>(domain, protocol, std::move(network), uid));
         case SOCK_RAW:
             if (!task.has_capability(CAP_NET_RAW)) return Errno(EPERM);
             return Errno(EPROTONOSUPPORT);

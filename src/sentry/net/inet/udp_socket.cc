@@ -11,11 +11,69 @@ namespace casemate::sentry {
 namespace {
 
 constexpr size_t kMostIpv4 = 65507, kMostIpv6 = 65527;
+constexpr int kSendCoverage = 10, kReceiveCoverage = 11;  // UDPLITE_SEND_CSCOV, UDPLITE_RECV_CSCOV
 
 }  // namespace
 
-UdpSocket::UdpSocket(int family, Ref<Network> network, uint32_t uid)
-    : InetSocket(family, SOCK_DGRAM, IPPROTO_UDP, std::move(network), uid), queue_(waiters()) {}
+UdpSocket::UdpSocket(int family, int protocol, Ref<Network> network, uint32_t uid)
+    : InetSocket(family, SOCK_DGRAM, protocol, std::move(network), uid), queue_(waiters()) {}
+
+SysResult<bool> UdpSocket::set_family_option(Task& task, int level, int name, std::span<const std::byte> value) {
+    if (level != protocol()) return InetSocket::set_family_option(task, level, name, value);
+    int number = TRY(option_value<int>(value));
+    bool lite = protocol() == IPPROTO_UDPLITE;
+    // Checksums never fail here: how much they cover changes nothing.
+    if (lite && (name == kSendCoverage || name == kReceiveCoverage)) {
+        if (number != 0 && number < 8) number = 8;
+        keep_option(level, name, std::min(number, 0xffff));
+        return true;
+    }
+    if (name == UDP_CORK && number == 0) return true;
+    return Errno(ENOPROTOOPT);
+}
+
+SysResult<OptionBytes> UdpSocket::get_family_option(Task& task, int level, int name, size_t room) {
+    if (level != protocol()) return InetSocket::get_family_option(task, level, name, room);
+    bool lite = protocol() == IPPROTO_UDPLITE;
+    if (name == UDP_CORK || (lite && (name == kSendCoverage || name == kReceiveCoverage)))
+        return OptionBytes(option_bytes<int>(option(level, name, 0)));
+    return Errno(ENOPROTOOPT);
+}
+
+SysResult<void> UdpSocket::set_header(const SentControl* control, Packet& packet) {
+    bool v4 = packet.to.address.is_v4();
+    if (v4) {
+        packet.hop_limit = option(IPPROTO_IP, IP_TTL, 64);
+        packet.traffic_class = option(IPPROTO_IP, IP_TOS, 0);
+    } else {
+        packet.hop_limit = option(IPPROTO_IPV6, IPV6_UNICAST_HOPS, 64);
+        packet.traffic_class = option(IPPROTO_IPV6, IPV6_TCLASS, 0);
+    }
+    if (control == nullptr) return {};
+    for (auto& other : control->others) {
+        auto number = [&]() -> SysResult<int> {
+            int value = 0;
+            if (other.data.size() != sizeof(value)) return Errno(EINVAL);
+            memcpy(&value, other.data.data(), sizeof(value));
+            if (value < -1 || value > 255) return Errno(EINVAL);
+            return value;
+        };
+        if (other.level == IPPROTO_IP && v4) {
+            if (other.type == IP_PKTINFO) continue;  // the loopback is the only way
+            if (other.type != IP_TTL && other.type != IP_TOS) return Errno(EINVAL);
+            int value = TRY(number());
+            if (value >= 0) (other.type == IP_TTL ? packet.hop_limit : packet.traffic_class) = value;
+        } else if (other.level == IPPROTO_IPV6 && v6()) {
+            if (other.type == IPV6_PKTINFO || v4) continue;
+            if (other.type != IPV6_HOPLIMIT && other.type != IPV6_TCLASS) return Errno(EINVAL);
+            int value = TRY(number());
+            if (value >= 0) (other.type == IPV6_HOPLIMIT ? packet.hop_limit : packet.traffic_class) = value;
+        } else if (other.level == SOL_SOCKET) {
+            return Errno(EINVAL);
+        }
+    }
+    return {};
+}
 
 SysResult<void> UdpSocket::connect(Task&, const SocketAddress& address, bool) {
     if (address.size < sizeof(sa_family_t)) return Errno(EINVAL);
@@ -81,6 +139,7 @@ SysResult<size_t> UdpSocket::send(Task& task, SendRequest& request) {
     packet.from = source;
     packet.to = destination;
     packet.arrived = realtime_now();
+    TRY(set_header(request.control, packet));
     Ref<InetSocket> found = ports().find(destination, source, true);
     if (!found) {
         if (connected) {
@@ -108,16 +167,20 @@ void UdpSocket::describe(const Packet& packet, ReceiveRequest& request) {
         info.ipi_spec_dst.s_addr = info.ipi_addr.s_addr = htonl(packet.to.address.as_v4());
         control.add(IPPROTO_IP, IP_PKTINFO, info);
     }
-    if (packet.to.address.is_v4() && option(IPPROTO_IP, IP_RECVTTL, 0) != 0) control.add(IPPROTO_IP, IP_TTL, int{64});
+    if (packet.to.address.is_v4() && option(IPPROTO_IP, IP_RECVTTL, 0) != 0)
+        control.add(IPPROTO_IP, IP_TTL, packet.hop_limit);
     if (packet.to.address.is_v4() && option(IPPROTO_IP, IP_RECVTOS, 0) != 0)
-        control.add(IPPROTO_IP, IP_TOS, uint8_t{0});
+        control.add(IPPROTO_IP, IP_TOS, static_cast<uint8_t>(packet.traffic_class));
     if (v6() && option(IPPROTO_IPV6, IPV6_RECVPKTINFO, 0) != 0) {
         in6_pktinfo info{};
         info.ipi6_ifindex = 1;
         info.ipi6_addr = packet.to.address.as_v6();
         control.add(IPPROTO_IPV6, IPV6_PKTINFO, info);
     }
-    if (v6() && option(IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 0) != 0) control.add(IPPROTO_IPV6, IPV6_HOPLIMIT, int{64});
+    if (v6() && option(IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 0) != 0)
+        control.add(IPPROTO_IPV6, IPV6_HOPLIMIT, packet.hop_limit);
+    if (v6() && option(IPPROTO_IPV6, IPV6_RECVTCLASS, 0) != 0)
+        control.add(IPPROTO_IPV6, IPV6_TCLASS, packet.traffic_class);
 }
 
 SysResult<size_t> UdpSocket::receive(Task& task, ReceiveRequest& request) {
