@@ -10,6 +10,8 @@ find_package(fmt REQUIRED)
 find_package(GTest REQUIRED)
 find_package(Threads REQUIRED)
 
+# Made now: ccache writes the path of a folder that is not there in another way.
+file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/generated)
 add_library(casemate_options INTERFACE)
 target_include_directories(casemate_options INTERFACE ${CMAKE_SOURCE_DIR}/src ${CMAKE_BINARY_DIR}/generated)
 target_compile_options(casemate_options INTERFACE
