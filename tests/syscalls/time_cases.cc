@@ -1,6 +1,8 @@
 // Clocks, sleeping, interval and POSIX timers, timerfd. Durations are checked one-sidedly: a loaded machine is late,
 // never early.
 #include <poll.h>
+#include <sched.h>
+#include <sys/auxv.h>
 #include <sys/time.h>
 #include <sys/timerfd.h>
 #include <sys/times.h>
@@ -63,6 +65,37 @@ CASE(vdso_agrees_with_syscall) {
             EXPECT(ns(before) <= ns(middle));
             EXPECT(ns(middle) <= ns(after));
         }
+}
+CASE(vdso_is_announced_and_mapped) {
+    unsigned long image = getauxval(AT_SYSINFO_EHDR);
+    EXPECT(image != 0);
+    EXPECT_EQ(memcmp((const void*)image, "\177ELF", 4), 0);
+    char start[32];
+    snprintf(start, sizeof start, "%lx-", image);
+    std::string maps = read_all("/proc/self/maps");
+    size_t line = maps.find(start);
+    EXPECT(line != std::string::npos);
+    std::string text = maps.substr(line, maps.find('\n', line) - line);
+    EXPECT(text.find("r-xp") != std::string::npos);
+    EXPECT(text.size() > 6 && text.substr(text.size() - 6) == "[vdso]");
+    // A child has it at the same place.
+    in_child([] { EXPECT(clock_gettime(CLOCK_MONOTONIC, new timespec) == 0); });
+}
+CASE(vdso_getcpu_keeps_to_the_affinity) {
+    cpu_set_t all, one;
+    OK(sched_getaffinity(0, sizeof all, &all));
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+        if (!CPU_ISSET(cpu, &all)) continue;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        OK(sched_setaffinity(0, sizeof one, &one));
+        unsigned direct = 0;
+        OK(syscall(SYS_getcpu, &direct, 0, 0));
+        EXPECT_EQ(direct, unsigned(cpu));
+        unsigned by_library = 0;
+        OK(getcpu(&by_library, nullptr));
+        EXPECT_EQ(by_library, unsigned(cpu));
+    }
 }
 CASE(gettimeofday_agrees) {
     timeval tv;

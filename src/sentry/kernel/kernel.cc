@@ -5,6 +5,7 @@
 #include "sentry/kernel/task_set.h"
 #include "sentry/kernel/task_threads.h"
 #include "sentry/kernel/timers.h"
+#include "sentry/vdso/vdso.h"
 #include "sentry/vfs/inode.h"
 
 namespace casemate::sentry {
@@ -19,7 +20,8 @@ Kernel::Kernel(Platform& platform, MemoryFile& memory, KernelOptions options)
       tasks_(std::make_unique<TaskSet>()),
       futexes_(std::make_unique<FutexTable>()),
       timers_(std::make_unique<TimerThread>()),
-      threads_(std::make_unique<TaskThreads>()) {}
+      threads_(std::make_unique<TaskThreads>()),
+      vdso_(Vdso::create(platform.host_clocks(), memory, options_.cpus)) {}
 
 Kernel::~Kernel() = default;
 

@@ -19,6 +19,7 @@ class FutexTable;   // kernel/futex.h
 class TimerThread;  // kernel/timers.h: one thread that fires all timers
 class TaskThreads;  // kernel/task_threads.h: the sentry's threads behind tasks
 class UserNamespace;
+class Vdso;  // vdso/vdso.h
 
 struct KernelOptions {
     unsigned cpus = 1;                        // shown to applications and in sched_getaffinity
@@ -40,6 +41,7 @@ class Kernel {
     FutexTable& futexes() const { return *futexes_; }
     TimerThread& timers() const { return *timers_; }
     TaskThreads& threads() const { return *threads_; }
+    Vdso* vdso() const { return vdso_.get(); }  // may be null
     UserNamespace& user_namespace() const { return *user_namespace_; }
     Nanoseconds boot_time() const { return boot_time_; }  // CLOCK_MONOTONIC
     bool tracing() const { return trace_.load(std::memory_order_relaxed); }
@@ -61,6 +63,7 @@ class Kernel {
     std::unique_ptr<FutexTable> futexes_;
     std::unique_ptr<TimerThread> timers_;
     std::unique_ptr<TaskThreads> threads_;
+    std::unique_ptr<Vdso> vdso_;
 };
 
 }  // namespace casemate::sentry

@@ -15,6 +15,7 @@
 #include "sentry/loader/elf.h"
 #include "sentry/loader/initial_stack.h"
 #include "sentry/loader/script.h"
+#include "sentry/vdso/vdso.h"
 #include "sentry/vfs/vfs.h"
 
 namespace casemate::sentry {
@@ -95,6 +96,15 @@ SysResult<GuestAddr> map_stack(Task& task, AddressSpace& memory, bool executable
     return top;
 }
 
+SysResult<GuestAddr> map_vdso(AddressSpace& memory, const Vdso& vdso) {
+    MapRequest request;
+    request.size = vdso.size();
+    request.protection = PROT_READ | PROT_EXEC;
+    request.object = vdso.image();
+    request.name = "[vdso]";
+    return memory.map(request);
+}
+
 }  // namespace
 
 uint64_t argument_limit(uint64_t stack_limit) {
@@ -150,6 +160,8 @@ SysResult<LoadedProgram> load(Task& task, LoadRequest request) {
     GuestAddr brk_start = at.end + random_pages(task, 13);
     memory.set_brk_start(page_up(brk_start));
 
+    GuestAddr vdso = kernel.vdso() != nullptr ? TRY(map_vdso(memory, *kernel.vdso())) : 0;
+
     const Credentials& credentials = *program.credentials;
     uint64_t entry = image.entry + at.bias;
     program.entry = interpreter_file ? interpreter.entry + interpreter_at.bias : entry;
@@ -159,6 +171,7 @@ SysResult<LoadedProgram> load(Task& task, LoadRequest request) {
         auxv.push_back(value);
     };
     for (size_t i = 0; i + 1 < request.extra_auxv.size(); i += 2) add(request.extra_auxv[i], request.extra_auxv[i + 1]);
+    if (vdso != 0) add(AT_SYSINFO_EHDR, vdso);
     add(AT_HWCAP, ::getauxval(AT_HWCAP));
     add(AT_PAGESZ, kPageSize);
     add(AT_CLKTCK, 100);

@@ -118,6 +118,12 @@ class HostAddressSpace {
     virtual int host_process_id() const = 0;
 };
 
+// Functions of the host that application code may call to read the host's clocks without a stop: System V ABI, as the
+// vDSO functions of these names. Addresses in every address space; 0 where the host has none.
+struct HostClocks {
+    uint64_t clock_gettime = 0, gettimeofday = 0, time = 0, clock_getres = 0;
+};
+
 class Platform {
   public:
     virtual ~Platform() = default;
@@ -126,6 +132,7 @@ class Platform {
     // First address that applications may not use; page-aligned, the platform's own pages lie above it.
     virtual uint64_t max_user_address() const = 0;
     virtual size_t fp_state_size() const = 0;
+    virtual HostClocks host_clocks() const { return {}; }
 };
 
 }  // namespace casemate::sentry

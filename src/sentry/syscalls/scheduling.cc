@@ -15,6 +15,7 @@
 #include "sentry/kernel/task_set.h"
 #include "sentry/syscalls/linux_types.h"
 #include "sentry/syscalls/table.h"
+#include "sentry/vdso/vdso.h"
 
 namespace casemate::sentry {
 namespace {
@@ -67,6 +68,8 @@ SysResult<int64_t> sys_sched_setaffinity(Task& task, const SyscallArgs& args) {
     TRY(task.memory().copy_in(args.u64(2), &mask, size < sizeof(mask) ? size : sizeof(mask)));
     if ((mask & all_cpus(task)) == 0) return Errno(EINVAL);
     target->parts().cpu_mask.store(mask);
+    Vdso* vdso = task.kernel().vdso();
+    if (vdso != nullptr && (mask & all_cpus(task)) != all_cpus(task)) vdso->stop_telling_cpu();
     return 0;
 }
 

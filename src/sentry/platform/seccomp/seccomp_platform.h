@@ -13,6 +13,8 @@
 // application threads can write: thread areas, their registers, the arguments of their notifications. An application
 // that breaks its stub loses its stub.
 //
+// Clocks are read without a stop, by the host's own vDSO, which every stub keeps (host_vdso.h).
+//
 // Two syscalls never come here: uretprobe and uprobe (335, 336), which the kernel exempts from every filter since 6.11.
 // It refuses them itself where it did not place them (SIGILL, which stops as a fault, and ENXIO).
 //
@@ -55,6 +57,7 @@ class SeccompPlatform final : public Platform {
     SysResult<std::unique_ptr<HostAddressSpace>> create_address_space() override;
     uint64_t max_user_address() const override { return STUB_BLOCK_BASE; }
     size_t fp_state_size() const override { return layout_.fp_size; }
+    HostClocks host_clocks() const override { return template_.clocks(); }
 
     // Makes stubs ahead of need, until `count` are waiting.
     SysResult<void> prepare(size_t count);

@@ -55,12 +55,6 @@ template_moved:
     wrfsbase %rax
     wrgsbase %rax
     mov $__NR_munmap, %eax
-    xor %edi, %edi
-    movabs $STUB_BLOCK_BASE, %rsi
-    syscall
-    test %rax, %rax
-    jnz die
-    mov $__NR_munmap, %eax
     movabs $STUB_BLOCK_BASE, %rdi
     mov $(STUB_TEMPLATE - STUB_BLOCK_BASE), %esi
     syscall
@@ -79,6 +73,27 @@ template_moved:
     test %rax, %rax
     jnz die
     movabs $STUB_TEMPLATE, %r15
+    lea STUB_SPAWN_MOVES(%r15), %rbx
+1:  mov STUB_MOVE_SIZE(%rbx), %rsi
+    test %rsi, %rsi
+    jz 2f
+    mov $__NR_mremap, %eax
+    mov (%rbx), %rdi
+    mov %rsi, %rdx
+    mov $3, %r10d               // MREMAP_MAYMOVE | MREMAP_FIXED
+    mov STUB_MOVE_TO(%rbx), %r8
+    syscall
+    cmp %r8, %rax
+    jne die
+    add $STUB_MOVE_ENTRY, %rbx
+    jmp 1b
+2:
+    mov $__NR_munmap, %eax
+    xor %edi, %edi
+    movabs $STUB_BLOCK_BASE, %rsi
+    syscall
+    test %rax, %rax
+    jnz die
     xor %r12d, %r12d            // the last sequence served
     mov $1, %eax
 template_report:

@@ -8,6 +8,7 @@
 //   STUB_ORDERS       r--  one page of clone order, then the map thread's batch; only the sentry writes
 //   STUB_TEMPLATE     rw-  the template's order page; gone before the first application instruction
 //   STUB_CODE         r-x  the stub's code and its two filters
+//   STUB_CLOCK        r-x  the host's vDSO and its data: clocks without a system call (outside the block)
 //
 // The same bytes, in the same arrangement, are a block of the control file, which the sentry maps as a whole.
 #pragma once
@@ -25,6 +26,8 @@
 #define STUB_CODE 0x7fffff1fc000
 #define STUB_CODE_SIZE 0x1000
 #define STUB_BLOCK_SIZE 0x4200000
+#define STUB_CLOCK 0x7fffff200000
+#define STUB_CLOCK_SIZE 0x20000
 
 // A thread area: the alternate signal stack, and a header at its end.
 #define STUB_AREA_SIZE 0x4000
@@ -46,6 +49,10 @@
 #define STUB_SPAWN_PARENT 12
 #define STUB_SPAWN_BLOCK 16
 #define STUB_SPAWN_STEP 24
+#define STUB_SPAWN_MOVES 40
+#define STUB_MOVE_SIZE 8
+#define STUB_MOVE_TO 16
+#define STUB_MOVE_ENTRY 24
 
 // Filters lie in the code page behind the code; a struct sock_fprog starts each.
 #define STUB_APP_FILTER 0x800
@@ -96,6 +103,8 @@ struct BatchEntry {
 };
 constexpr size_t kBatchEntries = (STUB_ORDERS_SIZE - 0x1000) / sizeof(BatchEntry);
 
+constexpr size_t kMaxMoves = 4;
+
 // What the template reads and writes. It is not hostile: no application ever runs in it.
 struct SpawnOrder {
     std::atomic<uint32_t> sequence;
@@ -104,6 +113,11 @@ struct SpawnOrder {
     int32_t parent;
     uint64_t block;  // the new stub's offset in the control file
     int32_t step;    // where the template's set-up failed
+    // The host's vDSO: where its ELF header will lie in every stub, or 0; and how its pieces get there.
+    uint64_t clock_image;
+    struct Move {
+        uint64_t from, size, to;
+    } moves[kMaxMoves + 1];  // ends with size 0
 };
 
 static_assert(offsetof(AreaHeader, fs_base) == STUB_HEADER_FS && offsetof(AreaHeader, gs_base) == STUB_HEADER_GS &&
@@ -114,7 +128,10 @@ static_assert(offsetof(CloneOrder, sequence) == STUB_CLONE_SEQUENCE &&
 static_assert(offsetof(SpawnOrder, sequence) == STUB_SPAWN_SEQUENCE &&
               offsetof(SpawnOrder, ready) == STUB_SPAWN_READY && offsetof(SpawnOrder, child) == STUB_SPAWN_CHILD &&
               offsetof(SpawnOrder, parent) == STUB_SPAWN_PARENT && offsetof(SpawnOrder, block) == STUB_SPAWN_BLOCK &&
-              offsetof(SpawnOrder, step) == STUB_SPAWN_STEP);
+              offsetof(SpawnOrder, step) == STUB_SPAWN_STEP && offsetof(SpawnOrder, moves) == STUB_SPAWN_MOVES &&
+              sizeof(SpawnOrder::Move) == STUB_MOVE_ENTRY && offsetof(SpawnOrder::Move, size) == STUB_MOVE_SIZE &&
+              offsetof(SpawnOrder::Move, to) == STUB_MOVE_TO);
+static_assert(STUB_CLOCK >= STUB_CODE + STUB_CODE_SIZE && STUB_CLOCK + STUB_CLOCK_SIZE <= STUB_TASK_TOP);
 static_assert(sizeof(BatchEntry) == 64);
 
 // The blob of stub.S and places in it.

@@ -15,6 +15,7 @@
 #include <cstring>
 
 #include "sentry/platform/seccomp/await_word.h"
+#include "sentry/platform/seccomp/host_vdso.h"
 #include "sentry/platform/seccomp/signal_frame.h"
 #include "sentry/platform/seccomp/stub_image.h"
 
@@ -39,7 +40,8 @@ constexpr const char* kSteps[] = {"",
                                   "close the sentry's descriptors",
                                   "leave restartable sequences",
                                   "set signal handlers",
-                                  "map the stub's code"};
+                                  "map the stub's code",
+                                  "keep the host's clocks"};
 
 // Undoes what the C library registered, since the memory it points at goes away. The kernel wants the length that was
 // registered: 32 by the glibc of today, or the feature size.
@@ -133,6 +135,10 @@ void* map_code(const StubImage& image) {
         second = map_code(*inputs.image);
         prepared = first != nullptr && second != nullptr;
     }
+    if (prepared) {
+        order->step = 10;
+        prepared = take_host_vdso_aside(*order);
+    }
     if (!prepared) {
         order->ready.store(errno != 0 ? -errno : -EIO);
         wake_word(&order->ready);
@@ -186,6 +192,7 @@ Result<TemplateProcess> TemplateProcess::create(ControlArea& control, int memory
         return sys_error(std::string("stub template: cannot ") + (step < std::size(kSteps) ? kSteps[step] : "start"),
                          -*ready);
     }
+    result.clocks_ = find_host_clocks(order.clock_image);
     return result;
 }
 

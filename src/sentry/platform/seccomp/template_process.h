@@ -6,6 +6,7 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "sentry/platform/platform.h"
 #include "sentry/platform/seccomp/control_area.h"
 
 namespace casemate::sentry::seccomp {
@@ -44,8 +45,11 @@ class TemplateProcess {
     // A new stub process over `block`, at rest. Not thread-safe: two orders may not overlap.
     SysResult<OwnedProcess> spawn(ControlArea& control, uint32_t block);
 
+    const HostClocks& clocks() const { return clocks_; }
+
   private:
     OwnedProcess process_;
+    HostClocks clocks_;
 };
 
 }  // namespace casemate::sentry::seccomp

@@ -9,7 +9,7 @@
 
 extern "C" const char prog_begin[], prog_end[], prog_syscalls[], prog_two[], prog_load[], prog_store[], prog_spin[],
     prog_divide[], prog_int80[], prog_sysenter[], prog_bases[], prog_fp[], prog_jump[], prog_call_vsyscall[],
-    prog_scribble[], prog_getpid_loop[];
+    prog_scribble[], prog_getpid_loop[], prog_call[];
 
 namespace casemate::sentry::seccomp {
 
