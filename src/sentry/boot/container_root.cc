@@ -14,6 +14,7 @@
 #include "sentry/fs/tmpfs/tmpfs.h"
 #include "sentry/kernel/task_clone.h"
 #include "sentry/kernel/task_set.h"
+#include "sentry/net/network.h"
 #include "sentry/vfs/file_system_types.h"
 #include "sentry/vfs/vfs.h"
 
@@ -169,7 +170,7 @@ BootResult<std::unique_ptr<PodContainer>> Pod::build_container(const v1::CreateC
                 break;
             case v1::NAMESPACE_NETWORK:
                 if (wanted.create())
-                    set->network = make_ref<NetworkNamespace>();
+                    set->network = make_pod_network();
                 else if (other != nullptr)
                     set->network = other->namespaces->network;
                 break;

@@ -11,6 +11,7 @@
 #include "sentry/kernel/task_clone.h"
 #include "sentry/kernel/task_set.h"
 #include "sentry/kernel/task_signals.h"
+#include "sentry/net/network.h"
 
 namespace casemate::sentry {
 
@@ -118,7 +119,7 @@ void Pod::create_sandbox(v1::CreateSandboxRequest request, Answer<v1::CreateSand
     auto set = make_ref<Namespaces>();
     set->uts = make_ref<UtsNamespace>(request.hostname(), request.domainname());
     set->ipc = make_ref<IpcNamespace>();
-    set->network = make_ref<NetworkNamespace>();
+    set->network = make_pod_network();
     set->cgroup = make_ref<CgroupNamespace>();
     set->time = make_ref<TimeNamespace>();
     set->pid_for_children = kernel_.tasks().root_space;

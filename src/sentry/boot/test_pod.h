@@ -17,6 +17,7 @@
 #include "sentry/kernel/namespaces.h"
 #include "sentry/kernel/task_clone.h"
 #include "sentry/kernel/task_set.h"
+#include "sentry/net/network.h"
 #include "sentry/platform/seccomp/seccomp_platform.h"
 #include "sentry/vfs/vfs.h"
 
@@ -41,7 +42,7 @@ class TestPod final : public ProcessObserver {
         namespaces_->mount = MountNamespace::create(root);
         namespaces_->uts = make_ref<UtsNamespace>("pod", "(none)");
         namespaces_->ipc = make_ref<IpcNamespace>();
-        namespaces_->network = make_ref<NetworkNamespace>();
+        namespaces_->network = make_pod_network();
         namespaces_->cgroup = make_ref<CgroupNamespace>();
         namespaces_->time = make_ref<TimeNamespace>();
         namespaces_->pid_for_children = kernel_->tasks().root_space;
@@ -71,7 +72,8 @@ class TestPod final : public ProcessObserver {
         request.new_init = kernel_->tasks().root_space->init == nullptr;
         int flags[] = {O_RDONLY, O_WRONLY, O_WRONLY};
         for (size_t i = 0; i < descriptors.size(); ++i) {
-            auto stream = MUST(HostStream::create(*poller_, UniqueFd(::dup(descriptors[i])), Path(), flags[i % 3], "pipe:[1]"));
+            auto stream =
+                MUST(HostStream::create(*poller_, UniqueFd(::dup(descriptors[i])), Path(), flags[i % 3], "pipe:[1]"));
             MUST(request.files->insert(stream, false, 1024));
         }
         ended_ = false;

@@ -8,12 +8,14 @@
 #include "sentry/kernel/task.h"
 #include "sentry/net/inet/inet_socket.h"
 #include "sentry/net/inet/ports.h"
+#include "sentry/net/interfaces.h"
 #include "sentry/net/unix/unix_socket.h"
 
 namespace casemate::sentry {
 
-Network::Network()
-    : tcp_(std::make_unique<PortTable>()),
+Network::Network(bool ready)
+    : interfaces_(std::make_unique<Interfaces>(ready)),
+      tcp_(std::make_unique<PortTable>()),
       udp_(std::make_unique<PortTable>()),
       udplite_(std::make_unique<PortTable>()) {}
 Network::~Network() = default;
@@ -110,10 +112,16 @@ std::string Network::udp_text(bool v6) {
     return title + table_text(*udp_, v6, true);
 }
 
+Ref<NetworkNamespace> make_pod_network() {
+    auto space = make_ref<NetworkNamespace>();
+    space->state = Ref<RefCounted>(make_ref<Network>(true));
+    return space;
+}
+
 Ref<Network> network_of(Task& task) {
     NetworkNamespace& space = *task.namespaces().network;
     std::lock_guard lock(space.mutex);
-    if (!space.state) space.state = Ref<RefCounted>(make_ref<Network>());
+    if (!space.state) space.state = Ref<RefCounted>(make_ref<Network>(false));
     // SAFETY: nobody else hangs anything on a network namespace.
     return Ref<Network>(static_cast<Network*>(space.state.get()));
 }

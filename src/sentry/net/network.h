@@ -11,7 +11,9 @@
 
 namespace casemate::sentry {
 
-class PortTable;  // net/inet/ports.h
+class Interfaces;        // net/interfaces.h
+class NetworkNamespace;  // kernel/namespaces.h
+class PortTable;         // net/inet/ports.h
 class Socket;
 class Task;
 class UnixName;
@@ -19,7 +21,8 @@ class UnixSocket;
 
 class Network final : public RefCounted {
   public:
-    Network();
+    // `ready`: the loopback is up and has its addresses, as container runtimes leave it; else as Linux makes it.
+    explicit Network(bool ready);
     ~Network() override;
 
     // Abstract Unix names. Claim: false if somebody has it.
@@ -31,6 +34,7 @@ class Network final : public RefCounted {
     void add_unix(UnixSocket& socket);
     void remove_unix(UnixSocket& socket);
 
+    Interfaces& interfaces() { return *interfaces_; }
     PortTable& tcp_ports() { return *tcp_; }
     PortTable& udp_ports() { return *udp_; }
     PortTable& udplite_ports() { return *udplite_; }
@@ -44,10 +48,13 @@ class Network final : public RefCounted {
     std::mutex mutex_;
     std::map<std::string, Ref<UnixName>, std::less<>> abstract_;  // guarded by mutex_
     std::set<UnixSocket*> unix_sockets_;                          // guarded by mutex_
+    const std::unique_ptr<Interfaces> interfaces_;
     const std::unique_ptr<PortTable> tcp_, udp_, udplite_;
 };
 
-// Of the task's network namespace; made when first asked for.
+// A pod's network namespace: its loopback is up.
+Ref<NetworkNamespace> make_pod_network();
+// Of the task's network namespace. In one that the application made, everything is down at first.
 Ref<Network> network_of(Task& task);
 
 }  // namespace casemate::sentry

@@ -6,7 +6,7 @@
 
 #include "sentry/fs/anonymous/anonymous_files.h"
 #include "sentry/kernel/kernel.h"
-#include "sentry/net/interfaces.h"
+#include "sentry/net/interface_ioctl.h"
 #include "sentry/net/network.h"
 #include "sentry/net/unix/flight.h"
 
@@ -63,7 +63,7 @@ SysResult<int64_t> Socket::ioctl(Task& task, uint64_t command, uint64_t argument
         case SIOCGPGRP:
             return Errno(ENOTTY);
         default:
-            return interface_ioctl(task, command, argument);
+            return interface_ioctl(task, *network_, family_, command, argument);
     }
 }
 
