@@ -48,6 +48,11 @@ void append_check(std::vector<sock_filter>& code, const ArgCheck& check, uint8_t
                 {load(low_offset + 4), jump(BPF_JGT, high(check.value), static_cast<uint8_t>(skip + 3), 0),
                  jump(BPF_JEQ, high(check.value), 0, 2), load(low_offset), jump(BPF_JGT, low(check.value), skip, 0)});
             break;
+        case ArgCheck::Kind::kGreater:
+            code.insert(code.end(), {load(low_offset + 4), jump(BPF_JGT, high(check.value), 3, 0),
+                                     jump(BPF_JEQ, high(check.value), 0, static_cast<uint8_t>(skip + 2)),
+                                     load(low_offset), jump(BPF_JGT, low(check.value), 0, skip)});
+            break;
     }
 }
 
@@ -70,9 +75,9 @@ void SeccompFilter::allow(std::initializer_list<int> syscalls) {
 
 void SeccompFilter::allow_if(int syscall, std::initializer_list<ArgCheck> checks) { add_rule(syscall, checks, kAllow); }
 
-void SeccompFilter::add_rule(int syscall, std::initializer_list<ArgCheck> checks, uint32_t action) {
+void SeccompFilter::add_rule(int syscall, std::vector<ArgCheck> checks, uint32_t action) {
     Rule rule;
-    rule.checks = checks;
+    rule.checks = std::move(checks);
     rule.action = action;
     entry(syscall).rules.push_back(std::move(rule));
 }

@@ -25,7 +25,7 @@ namespace casemate::host {
 // A condition on one of the six arguments, as an unsigned 64-bit value. The kernel ignores the upper half of arguments
 // that are `int`, so those are compared by their lower half: use the ..32 forms for them.
 struct ArgCheck {
-    enum class Kind { kEqual, kNotEqual, kMaskedEqual, kAtMost } kind = Kind::kEqual;
+    enum class Kind { kEqual, kNotEqual, kMaskedEqual, kAtMost, kGreater } kind = Kind::kEqual;
     unsigned index = 0;
     uint64_t mask = ~uint64_t{0};
     uint64_t value = 0;
@@ -47,6 +47,9 @@ struct ArgCheck {
     static constexpr ArgCheck at_most(unsigned index, uint64_t value) {
         return {Kind::kAtMost, index, ~uint64_t{0}, value};
     }
+    static constexpr ArgCheck greater(unsigned index, uint64_t value) {
+        return {Kind::kGreater, index, ~uint64_t{0}, value};
+    }
 };
 
 // What happens on a call: a SECCOMP_RET_* value with its data.
@@ -59,7 +62,7 @@ class SeccompFilter {
     void allow(std::initializer_list<int> syscalls);
     // All checks of one rule must hold; of several rules for a call the first that holds decides.
     void allow_if(int syscall, std::initializer_list<ArgCheck> checks);
-    void add_rule(int syscall, std::initializer_list<ArgCheck> checks, uint32_t action);
+    void add_rule(int syscall, std::vector<ArgCheck> checks, uint32_t action);
 
     // Distinct syscalls that are listed: what "60 or fewer" counts.
     size_t syscall_count() const;

@@ -158,6 +158,8 @@ Result<void> Judge::seccomp(const Seccomp& seccomp) const {
         if (engine_.seccomp_actions.contains(seccomp.syscalls[i].action)) continue;
         TRY(action(seccomp.syscalls[i].action, fmt::format("linux.seccomp.syscalls[{}].action", i)));
     }
+    TRY(need(!seccomp.listener_path.empty(), engine_.seccomp_actions.contains(SeccompAction::kNotify),
+             "linux.seccomp.listenerPath", "a socket for notifications"));
     for (const auto& flag : seccomp_flag_names())
         TRY(need((seccomp.flags & flag.value) != 0, (engine_.seccomp_flags & flag.value) != 0, "linux.seccomp.flags",
                  flag.text));

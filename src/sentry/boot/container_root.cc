@@ -9,6 +9,7 @@
 #include "oci/config_parser.h"
 #include "oci/mount_options.h"
 #include "sentry/boot/pod.h"
+#include "sentry/boot/seccomp_profile.h"
 #include "sentry/fs/host/host_fs.h"
 #include "sentry/fs/overlay/overlay.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
@@ -133,6 +134,11 @@ BootResult<std::unique_ptr<PodContainer>> Pod::build_container(const v1::CreateC
     if (config.linux.resources && config.linux.resources->pids_limit && *config.linux.resources->pids_limit > 0)
         container->kernel_container->task_limit = static_cast<uint64_t>(*config.linux.resources->pids_limit);
 
+    if (config.linux.seccomp) {
+        auto filter = compile_profile(*config.linux.seccomp);
+        if (!filter.ok()) return BootError(not_supported(filter.error().message(), "linux.seccomp"));
+        container->filter = filter.take_value();
+    }
     Ref<Mount> root = TRY(make_root(request.root()));
     Ref<MountNamespace> mounts = MountNamespace::create(root);
     Ref<Namespaces> set = namespaces_->clone();

@@ -21,6 +21,7 @@
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/namespaces.h"
 #include "sentry/kernel/process.h"
+#include "sentry/kernel/syscall_filter.h"
 #include "sentry/kernel/task.h"
 
 namespace casemate::sentry {
@@ -68,6 +69,7 @@ struct PodContainer {
     Ref<PtsFileSystem> terminals;  // the container's own devpts, or one of the sentry's for a root without
     std::unique_ptr<PodProcess> init;
     std::map<std::string, std::unique_ptr<PodProcess>> execs;
+    Ref<SyscallFilter> filter;  // linux.seccomp, for all its processes; null: none
     bool paused = false;
 };
 

@@ -7,6 +7,7 @@
 #include "guest_api/errors.h"
 #include "sentry/boot/pod.h"
 #include "sentry/fs/host_stream_inode.h"
+#include "sentry/kernel/seccomp.h"
 #include "sentry/kernel/task_clone.h"
 #include "sentry/kernel/task_parts.h"
 #include "sentry/kernel/task_set.h"
@@ -86,6 +87,7 @@ BootResult<std::unique_ptr<PodProcess>> Pod::make_process(PodContainer& containe
     made->task = task.take_value();
     made->process = Ref<Process>(&made->task->process());
     made->pid = made->task->pid().root_number();
+    if (container.filter) set_first_filter(*made->task, container.filter);
     if (wanted.oom_score_adj) made->process->oom_score_adj = *wanted.oom_score_adj;
     auto filled = make_descriptors(container, *made->task, stdio, streams, *made);
     if (!filled.ok()) {

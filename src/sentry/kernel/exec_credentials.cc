@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "sentry/kernel/seccomp.h"
 #include "sentry/vfs/inode.h"
 #include "sentry/vfs/mount.h"
 
@@ -45,9 +46,10 @@ FileCapabilities read_file_capabilities(Inode& inode) {
 SysResult<ExecCredentials> credentials_for_exec(Task& task, File& file) {
     const Credentials& before = task.credentials();
     Ref<Credentials> after = before.clone();
+    after->no_new_privileges = no_new_privileges(task, before);
     Inode* inode = file.inode();
     FileCapabilities caps;
-    bool privileged = inode != nullptr && !before.no_new_privileges &&
+    bool privileged = inode != nullptr && !after->no_new_privileges &&
                       (!file.path().mount || (file.path().mount->flags() & MS_NOSUID) == 0);
     if (privileged) {
         uint32_t mode = inode->mode();

@@ -10,6 +10,7 @@
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/namespaces.h"
 #include "sentry/kernel/pidfd.h"
+#include "sentry/kernel/seccomp.h"
 #include "sentry/kernel/task_parts.h"
 #include "sentry/kernel/task_release.h"
 #include "sentry/kernel/task_run.h"
@@ -136,6 +137,7 @@ SysResult<void> TaskBuilder::publish(Task& parent, Task& child, Ref<Pid> pid, co
     if (pid->space().dead) return Errno(ENOMEM);
     std::lock_guard signal_lock(from.signal_mutex);
     if (parent.dying()) return Errno(EINTR);
+    inherit_filter_locked(parent, child);
     pid->task = &child;
     child.tid_.store(pid->number());
     child.pid_ = pid;

@@ -11,6 +11,7 @@
 #include "sentry/kernel/namespaces.h"
 #include "sentry/kernel/posix_timers.h"
 #include "sentry/kernel/process.h"
+#include "sentry/kernel/seccomp.h"
 #include "sentry/kernel/task_release.h"
 #include "sentry/kernel/task_run.h"
 #include "sentry/kernel/task_set.h"
@@ -167,6 +168,7 @@ void TaskRunner::end(Task& task) {
         }
     }
     if (stop_complete) tell_parent_of_stop(process);
+    drop_filter(task);
     if (last) {
         process.interval_timers->stop_all();
         process.posix_timers->remove_all();

@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "sentry/kernel/signals.h"
+#include "sentry/kernel/syscall_filter.h"
 #include "sentry/kernel/task.h"
 #include "sentry/kernel/task_hold.h"
 
@@ -32,6 +33,12 @@ struct Task::Parts {
     SignalSet wanted = 0;             // sigtimedwait sleeps for these although they are blocked
     bool stop_counted = false;        // in Process::stopped_threads
     std::atomic<bool> parked{false};  // stopped or frozen: for state()
+
+    // seccomp(2): changed by its own thread, or by another one's SECCOMP_FILTER_FLAG_TSYNC. Its own thread reads
+    // `filter` without the lock: what it was is an ancestor of what it becomes, and so stays alive.
+    Ref<SyscallFilter> filter_owner;
+    std::atomic<const SyscallFilter*> filter{nullptr};
+    std::atomic<bool> no_new_privileges_by_sync{false};  // beside the one in Credentials
 
     // --- Guarded by TaskSet::mutex ---
     bool exiting = false;  // has begun to exit: no signals, not a target

@@ -11,6 +11,7 @@
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/posix_timers.h"
 #include "sentry/kernel/process.h"
+#include "sentry/kernel/seccomp.h"
 #include "sentry/kernel/signal_frame.h"
 #include "sentry/kernel/task_signals.h"
 #include "sentry/kernel/trace.h"
@@ -88,6 +89,14 @@ TaskRunner::Next TaskRunner::handle_syscall(Task& task, const Stop& stop) {
     args.nr = call.nr;
     for (size_t i = 0; i < 6; ++i) args.a[i] = call.args[i];
     task.parts().syscall_number = call.nr;
+    if (!always_allowed(task, call.nr)) [[unlikely]] {
+        FilterOutcome outcome = apply_filter(task, call);
+        if (!outcome.carry_out) {
+            next.result = outcome.result;
+            if (is_restart(next.result)) task.attention_.fetch_or(Task::kLook, std::memory_order_relaxed);
+            return next;
+        }
+    }
     const SyscallRow* row = find_syscall(call.nr);
     if (row == nullptr) [[unlikely]]
         return next;
@@ -159,8 +168,16 @@ bool TaskRunner::answer_vsyscall(Task& task, const FaultStop& fault) {
     args.a[0] = registers.di;
     args.a[1] = registers.si;
     args.a[2] = registers.dx;
-    SysResult<int64_t> result = row->handler(task, args);
-    registers.ax = static_cast<uint64_t>(result.ok() ? *result : -errno_of(result.error()));
+    FilterOutcome outcome;
+    if (!always_allowed(task, number)) {
+        SyscallStop call{AUDIT_ARCH_X86_64, number, {args.a[0], args.a[1], args.a[2]}, registers.ip};
+        outcome = apply_filter(task, call);
+    }
+    if (outcome.carry_out) {
+        SysResult<int64_t> result = row->handler(task, args);
+        outcome.result = result.ok() ? *result : -errno_of(result.error());
+    }
+    registers.ax = static_cast<uint64_t>(outcome.result);
     registers.ip = *back;
     registers.sp += 8;
     return true;

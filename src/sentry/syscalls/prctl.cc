@@ -4,9 +4,11 @@
 
 #include "sentry/kernel/exec_credentials.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/seccomp.h"
 #include "sentry/kernel/task_parts.h"
 #include "sentry/kernel/task_set.h"
 #include "sentry/syscalls/prctl.h"
+#include "sentry/syscalls/seccomp.h"
 
 namespace casemate::sentry {
 namespace {
@@ -196,11 +198,11 @@ SysResult<int64_t> sys_prctl(Task& task, const SyscallArgs& args) {
         }
         case PR_GET_NO_NEW_PRIVS:
             if (argument != 0 || !rest_zero) return Errno(EINVAL);
-            return task.credentials().no_new_privileges;
+            return no_new_privileges(task, task.credentials());
         case PR_GET_SECCOMP:
-            return 0;
+            return prctl_get_seccomp(task);
         case PR_SET_SECCOMP:
-            return Errno(EINVAL);  // as a kernel without CONFIG_SECCOMP
+            return prctl_set_seccomp(task, argument, args.u64(2));
         case PR_GET_TIMERSLACK:
             return static_cast<int64_t>(parts.timer_slack_ns.load());
         case PR_SET_TIMERSLACK:

@@ -15,6 +15,7 @@
 #include "sentry/mm/io_buffer.h"
 #include "sentry/syscalls/linux_types.h"
 #include "sentry/syscalls/prctl.h"
+#include "sentry/syscalls/seccomp.h"
 #include "sentry/syscalls/table.h"
 
 namespace casemate::sentry {
@@ -202,7 +203,7 @@ constexpr SyscallRow kRows[] = {
     {153, "vhangup", sys_vhangup, Support::kNone, "refused"},
     {154, "modify_ldt", nullptr, Support::kNone, "as a kernel without CONFIG_MODIFY_LDT_SYSCALL"},
     {156, "_sysctl", nullptr, Support::kNone, "removed from Linux 5.5"},
-    {157, "prctl", sys_prctl, Support::kPartial, "no seccomp, no core scheduling, no names of anonymous memory"},
+    {157, "prctl", sys_prctl, Support::kPartial, "no core scheduling, no names of anonymous memory"},
     {163, "acct", sys_acct, Support::kNone, "as a kernel without CONFIG_BSD_PROCESS_ACCT"},
     {167, "swapon", sys_swap, Support::kNone, "memory is the host's", EPERM},
     {168, "swapoff", sys_swap, Support::kNone, "memory is the host's", EPERM},
@@ -238,7 +239,7 @@ constexpr SyscallRow kRows[] = {
     {308, "setns", sys_setns, Support::kPartial, "by pidfd only; no user namespaces"},
     {312, "kcmp", nullptr, Support::kNone, "as a kernel without CONFIG_KCMP"},
     {313, "finit_module", sys_module, Support::kNone, "no modules"},
-    {317, "seccomp", nullptr, Support::kNone, "as a kernel without CONFIG_SECCOMP"},
+    {317, "seccomp", sys_seccomp, Support::kFull},
     {318, "getrandom", sys_getrandom, Support::kFull},
     {320, "kexec_file_load", sys_reboot, Support::kNone, "the pod's life is the host's business", EPERM},
     {321, "bpf", nullptr, Support::kNone, "as a kernel without CONFIG_BPF_SYSCALL"},

@@ -14,6 +14,7 @@
 #include "sentry/kernel/cpu_times.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/namespaces.h"
+#include "sentry/kernel/seccomp.h"
 #include "sentry/kernel/task.h"
 #include "sentry/kernel/task_parts.h"
 #include "sentry/kernel/task_set.h"
@@ -184,12 +185,14 @@ SysResult<std::string> process_status_text(Task& about, ProcFileSystem& files) {
         list += (list.empty() ? "" : ",") + (end > i ? fmt::format("{}-{}", i, end) : fmt::format("{}", i));
         i = end;
     }
+    SeccompStatus seccomp = seccomp_status(about);
     text += fmt::format(
-        "NoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0\nSpeculation_Store_Bypass:\tvulnerable\n"
+        "NoNewPrivs:\t{}\nSeccomp:\t{}\nSeccomp_filters:\t{}\nSpeculation_Store_Bypass:\tvulnerable\n"
         "SpeculationIndirectBranch:\tconditional "
         "enabled\nCpus_allowed:\t{:x}\nCpus_allowed_list:\t{}\nMems_allowed:\t1\n"
         "Mems_allowed_list:\t0\nvoluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t0\n",
-        c->no_new_privileges ? 1 : 0, cpus, list, about.process().switches.load());
+        no_new_privileges(about, *c) ? 1 : 0, seccomp.mode, seccomp.filters, cpus, list,
+        about.process().switches.load());
     return text;
 }
 
