@@ -1,0 +1,325 @@
+#include "sentry/net/stack/fake_network_test.h"
+
+namespace casemate::sentry::stack {
+namespace {
+
+// A stream of `total` bytes in one direction over `network`; it arrives whole.
+void transfer(FakeNetwork& network, size_t total, bool v6 = false, Nanoseconds limit = 600 * kSecond) {
+    auto listener = network.listen(1, 80);
+    auto client = network.connect(0, 80, v6);
+    ASSERT_TRUE(network.run([&] { return !listener->accepted.empty(); }, limit));
+    auto server = listener->accepted.front();
+    listener->accepted.clear();
+    Pump out(client, server, total), back(server, client, total / 2);
+    EXPECT_TRUE(network.run(
+        [&] {
+            bool a = out.step();
+            bool b = back.step();
+            return a && b;
+        },
+        limit))
+        << out.got << " " << back.got;
+    EXPECT_EQ(out.wrong, 0u);
+    EXPECT_EQ(back.wrong, 0u);
+    EXPECT_EQ(out.error, 0);
+    EXPECT_EQ(out.got, total);
+    EXPECT_EQ(back.got, total / 2);
+    client->close(false);
+    server->close(false);
+    network.run_for(200 * kSecond);
+    EXPECT_EQ(network.hosts[0].stack->connections().size(), 0u);
+    EXPECT_EQ(network.hosts[1].stack->connections().size(), 0u);
+}
+
+TEST(StackTcp, BothWays) {
+    FakeNetwork network;
+    transfer(network, 3'000'000);
+}
+TEST(StackTcp, OverIpv6) {
+    FakeNetwork network;
+    transfer(network, 3'000'000, true);
+}
+TEST(StackTcp, SmallMtu) {
+    FakeNetwork network(576);
+    transfer(network, 300'000);
+}
+TEST(StackTcp, JumboFrames) {
+    FakeNetwork network(9000);
+    transfer(network, 3'000'000);
+}
+TEST(StackTcp, Loss) {
+    for (unsigned seed = 1; seed <= 20; seed++) {
+        FakeNetwork network(1500, seed);
+        network.loss = 0.03;
+        transfer(network, 500'000);
+    }
+}
+TEST(StackTcp, HeavyLoss) {
+    for (unsigned seed = 1; seed <= 10; seed++) {
+        FakeNetwork network(1500, seed);
+        network.loss = 0.2;
+        transfer(network, 60'000, false, 3600 * kSecond);
+    }
+}
+TEST(StackTcp, LossReorderingAndDoubles) {
+    for (unsigned seed = 1; seed <= 20; seed++) {
+        FakeNetwork network(1500, seed);
+        network.loss = 0.01;
+        network.reorder = 0.1;
+        network.jitter = 700'000;
+        network.twice = 0.02;
+        transfer(network, 500'000, seed % 2);
+    }
+}
+TEST(StackTcp, SlowLinkWithShortQueue) {
+    FakeNetwork network;
+    network.bytes_per_second = 1'000'000;
+    network.queue_limit = 30;
+    network.delay = 20'000'000;
+    Nanoseconds began = network.now;
+    transfer(network, 3'000'000);
+    // 3 MB at 1 MB/s, and what closing takes.
+    EXPECT_LT(network.now - began, 206 * kSecond);
+}
+
+TEST(StackTcp, RefusedWithoutListener) {
+    FakeNetwork network;
+    auto client = network.connect(0, 81);
+    EXPECT_TRUE(network.run([&] { return !client->connecting(); }));
+    EXPECT_EQ(client->take_error(), ECONNREFUSED);
+    EXPECT_EQ(client->state(), TcpState::kClosed);
+}
+
+TEST(StackTcp, UnreachableWithoutNeighbour) {
+    FakeNetwork network;
+    network.cut_off = true;
+    auto client = network.connect(0, 81);
+    EXPECT_TRUE(network.run([&] { return !client->connecting(); }, 20 * kSecond));
+    EXPECT_EQ(client->take_error(), EHOSTUNREACH);
+}
+
+TEST(StackTcp, ConnectTimesOut) {
+    FakeNetwork network;
+    network.hosts[0].link->neighbours.set_permanent(InetAddress::v4(FakeNetwork::kB), network.hosts[1].mac);
+    network.cut_off = true;
+    auto client = network.connect(0, 81);
+    EXPECT_TRUE(network.run([&] { return !client->connecting(); }, 300 * kSecond));
+    EXPECT_EQ(client->take_error(), ETIMEDOUT);
+    EXPECT_EQ(network.hosts[0].sent.size(), 7u);
+}
+
+struct Pair {
+    explicit Pair(FakeNetwork& network) {
+        auto listener = network.listen(1, 80);
+        client = network.connect(0, 80);
+        EXPECT_TRUE(network.run([&] { return !listener->accepted.empty(); }));
+        server = listener->accepted.front();
+        network.run_for(kSecond);
+    }
+    Ref<Connection> client, server;
+};
+
+std::string read_all(Connection& connection) {
+    char bytes[4096];
+    IoBuffer buffer = IoBuffer::kernel(bytes, sizeof(bytes));
+    Connection::Reading reading;
+    auto progress = connection.receive(buffer, reading);
+    return {bytes, progress.bytes};
+}
+size_t write_all(Connection& connection, std::string text) {
+    IoBuffer buffer = IoBuffer::kernel(text.data(), text.size());
+    return connection.send(buffer, false).bytes;
+}
+
+TEST(StackTcp, AbortResets) {
+    FakeNetwork network;
+    Pair pair(network);
+    pair.client->close(true);
+    network.run_for(kSecond);
+    EXPECT_EQ(pair.server->state(), TcpState::kClosed);
+    EXPECT_EQ(pair.server->take_error(), ECONNRESET);
+}
+
+TEST(StackTcp, UnreadDataResets) {
+    FakeNetwork network;
+    Pair pair(network);
+    EXPECT_EQ(write_all(*pair.client, "hello"), 5u);
+    network.run_for(kSecond);
+    EXPECT_EQ(pair.server->unread(), 5u);
+    pair.server->close(false);
+    network.run_for(kSecond);
+    EXPECT_EQ(pair.client->take_error(), ECONNRESET);
+}
+
+TEST(StackTcp, HalfClose) {
+    FakeNetwork network;
+    Pair pair(network);
+    pair.client->shutdown_send();
+    network.run_for(kSecond);
+    EXPECT_EQ(pair.server->state(), TcpState::kCloseWait);
+    EXPECT_EQ(pair.client->state(), TcpState::kFinWait2);
+    EXPECT_EQ(write_all(*pair.server, "answer"), 6u);
+    network.run_for(kSecond);
+    EXPECT_EQ(read_all(*pair.client), "answer");
+    pair.server->close(false);
+    network.run_for(kSecond);
+    EXPECT_EQ(pair.client->state(), TcpState::kTimeWait);
+    EXPECT_EQ(pair.server->state(), TcpState::kClosed);
+    network.run_for(70 * kSecond);
+    EXPECT_EQ(pair.client->state(), TcpState::kClosed);
+}
+
+TEST(StackTcp, BothCloseAtOnce) {
+    FakeNetwork network;
+    Pair pair(network);
+    pair.client->close(false);
+    pair.server->close(false);
+    network.run_for(kSecond);
+    EXPECT_EQ(pair.client->state(), TcpState::kTimeWait);
+    EXPECT_EQ(pair.server->state(), TcpState::kTimeWait);
+}
+
+TEST(StackTcp, BothOpenAtOnce) {
+    FakeNetwork network;
+    network.hosts[0].link->neighbours.set_permanent(InetAddress::v4(FakeNetwork::kB), network.hosts[1].mac);
+    network.hosts[1].link->neighbours.set_permanent(InetAddress::v4(FakeNetwork::kA), network.hosts[0].mac);
+    auto a = network.connect(0, 40001, false, 40000);
+    auto b = network.connect(1, 40000, false, 40001);
+    EXPECT_TRUE(network.run([&] { return !a->connecting() && !b->connecting(); }, 10 * kSecond));
+    EXPECT_EQ(a->state(), TcpState::kEstablished);
+    EXPECT_EQ(b->state(), TcpState::kEstablished);
+    EXPECT_EQ(write_all(*a, "x"), 1u);
+    network.run_for(kSecond);
+    EXPECT_EQ(read_all(*b), "x");
+}
+
+// A reader that stops closes the window; the sender asks now and then, and goes on when it opens, even if word of
+// that is lost.
+TEST(StackTcp, ZeroWindow) {
+    FakeNetwork network;
+    auto listener = network.listen(1, 80);
+    listener->buffer = 8192;
+    auto client = network.connect(0, 80);
+    ASSERT_TRUE(network.run([&] { return !listener->accepted.empty(); }));
+    auto server = listener->accepted.front();
+    Pump pump(client, server, 200'000);
+    pump.paused = true;
+    network.run([&] { return pump.step(); }, 60 * kSecond);
+    EXPECT_EQ(pump.got, 0u);
+    EXPECT_LE(server->unread(), 8192u);
+    EXPECT_GE(server->unread(), 4096u);
+    network.loss = 1;
+    pump.paused = false;
+    network.run([&] { return pump.step(); }, kSecond);
+    network.loss = 0;
+    EXPECT_TRUE(network.run([&] { return pump.step(); }, 300 * kSecond));
+    EXPECT_EQ(pump.got, 200'000u);
+    EXPECT_EQ(pump.wrong, 0u);
+}
+
+TEST(StackTcp, KeepAliveFindsThatThePeerIsGone) {
+    FakeNetwork network;
+    Pair pair(network);
+    pair.client->tuning.keep_alive = true;
+    pair.client->tuning.keep_idle = 10;
+    pair.client->tuning.keep_interval = 5;
+    pair.client->tuning.keep_count = 3;
+    pair.client->options_changed();
+    network.run_for(100 * kSecond);
+    EXPECT_EQ(pair.client->state(), TcpState::kEstablished);
+    network.hosts[0].link->neighbours.set_permanent(InetAddress::v4(FakeNetwork::kB), network.hosts[1].mac);
+    network.cut_off = true;
+    network.run_for(40 * kSecond);
+    EXPECT_EQ(pair.client->state(), TcpState::kClosed);
+    EXPECT_EQ(pair.client->take_error(), ETIMEDOUT);
+}
+
+TEST(StackTcp, DataTimesOut) {
+    FakeNetwork network;
+    Pair pair(network);
+    pair.client->tuning.user_timeout_ms = 5000;
+    network.hosts[0].link->neighbours.set_permanent(InetAddress::v4(FakeNetwork::kB), network.hosts[1].mac);
+    network.cut_off = true;
+    write_all(*pair.client, "x");
+    EXPECT_TRUE(network.run([&] { return pair.client->state() == TcpState::kClosed; }, 60 * kSecond));
+    EXPECT_EQ(pair.client->take_error(), ETIMEDOUT);
+}
+
+// A time-out of 200 ms for each lost tail would be felt: a probe comes first.
+TEST(StackTcp, TailLossIsProbed) {
+    FakeNetwork network;
+    Pair pair(network);
+    write_all(*pair.client, "one");
+    network.run_for(kSecond);
+    int seen = 0;
+    network.loss = 1;
+    write_all(*pair.client, std::string(3000, 'x'));
+    network.loss = 0;
+    Nanoseconds began = network.now;
+    EXPECT_TRUE(network.run(
+        [&] {
+            seen = static_cast<int>(pair.server->unread());
+            return seen == 3003;
+        },
+        10 * kSecond));
+    EXPECT_LT(network.now - began, 150'000'000);
+}
+
+TEST(StackTcp, PeekAndDiscard) {
+    FakeNetwork network;
+    Pair pair(network);
+    write_all(*pair.client, "abcdef");
+    network.run_for(kSecond);
+    char bytes[8];
+    IoBuffer buffer = IoBuffer::kernel(bytes, 4);
+    Connection::Reading peek;
+    peek.peek = true;
+    EXPECT_EQ(pair.server->receive(buffer, peek).bytes, 4u);
+    EXPECT_EQ(std::string(bytes, 4), "abcd");
+    IoBuffer none = IoBuffer::kernel(bytes, 0);
+    Connection::Reading discard;
+    discard.discard = true;
+    discard.want = 2;
+    EXPECT_EQ(pair.server->receive(none, discard).bytes, 2u);
+    EXPECT_EQ(read_all(*pair.server), "cdef");
+}
+
+TEST(StackTcp, NagleHoldsBackAndNoDelayDoesNot) {
+    FakeNetwork network;
+    Pair pair(network);
+    unsigned frames = 0;
+    network.watch = [&](int from, const Frame& frame) { frames += from == 0 && frame.size() > 66; };
+    for (int i = 0; i < 10; i++) write_all(*pair.client, "x");
+    network.run_for(kSecond);
+    EXPECT_EQ(frames, 2u);
+    frames = 0;
+    pair.client->tuning.no_delay = true;
+    for (int i = 0; i < 10; i++) write_all(*pair.client, "x");
+    network.run_for(kSecond);
+    EXPECT_EQ(frames, 10u);
+}
+
+TEST(StackTcp, ManySmallWritesArriveInOrder) {
+    FakeNetwork network;
+    network.loss = 0.02;
+    Pair pair(network);
+    pair.client->tuning.no_delay = true;
+    std::string sent, got;
+    for (int i = 0; i < 3000; i++) {
+        std::string text(static_cast<size_t>(i % 40 + 1), static_cast<char>('a' + i % 26));
+        ASSERT_EQ(write_all(*pair.client, text), text.size());
+        sent += text;
+        if (i % 7 == 0) network.run_for(300'000);
+        got += read_all(*pair.server);
+    }
+    network.run(
+        [&] {
+            got += read_all(*pair.server);
+            return got.size() == sent.size();
+        },
+        60 * kSecond);
+    EXPECT_EQ(got, sent);
+}
+
+}  // namespace
+}  // namespace casemate::sentry::stack
