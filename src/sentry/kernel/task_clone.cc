@@ -60,22 +60,6 @@ SysResult<void> check_task_limits(Task& parent, Process& process) {
     return used >= user_limit ? SysResult<void>(Errno(EAGAIN)) : SysResult<void>();
 }
 
-// Lets the parent go on if the clone fails after fork() said that it is held.
-class HoldGuard {
-  public:
-    void begin(Ref<AddressSpace> child) { child_ = std::move(child); }
-    void dismiss() { child_.reset(); }
-    bool held() const { return static_cast<bool>(child_); }
-    void end() {
-        if (child_) child_->release_held_parent();
-        child_.reset();
-    }
-    ~HoldGuard() { end(); }
-
-  private:
-    Ref<AddressSpace> child_;
-};
-
 void copy_parts(Task& parent, Task& child, const CloneRequest& request) {
     Task::Parts& from = parent.parts();
     Task::Parts& parts = child.parts();
@@ -181,6 +165,8 @@ SysResult<int64_t> TaskBuilder::clone(Task& parent, const CloneRequest& request)
     bool thread = (flags & CLONE_THREAD) != 0;
     // A child must not be made by a parent that a signal to the group could miss: the signal first.
     if (!thread && parent.interrupted()) return Errno(kRestartNoIntr);
+    // Who has children or threads of its own needs pages of its own.
+    release_held_parent(parent);
 
     TRY(kernel.threads().reserve());
     ScopeExit give_thread_back([&] { kernel.threads().cancel_reservation(); });
@@ -190,16 +176,15 @@ SysResult<int64_t> TaskBuilder::clone(Task& parent, const CloneRequest& request)
         copy_process(parent.process(), *process, request);
     }
     Ref<Task> child = new_task(kernel, process);
-    HoldGuard hold_guard;
+    bool parent_held = false;
     if ((flags & CLONE_VM) != 0) {
         child->memory_ = parent.memory_;
     } else {
-        bool alone = parent.memory_->ref_count() == 1;
-        AddressSpace::ForkResult fork = TRY(parent.memory().fork());
+        // Nothing can be held while other threads of the parent run on, or where numbers are written to its memory.
+        bool alone = parent.memory_->ref_count() == 1 && (flags & (CLONE_PARENT_SETTID | CLONE_PIDFD)) == 0;
+        AddressSpace::ForkResult fork = TRY(parent.memory().fork(alone));
         child->memory_ = std::move(fork.child);
-        if (fork.parent_held) hold_guard.begin(child->memory_);
-        // Other threads of the parent run on meanwhile: nothing can be held.
-        if (!alone) hold_guard.end();
+        parent_held = fork.parent_held;
     }
     child->app_ = TRY(new_application(parent, child->memory(), request));
     child->files_ = (flags & CLONE_FILES) != 0 ? parent.files_ : parent.files_->clone();
@@ -244,15 +229,14 @@ SysResult<int64_t> TaskBuilder::clone(Task& parent, const CloneRequest& request)
     free_pid.dismiss();
     give_thread_back.dismiss();
     Ref<Hold> hold;
-    if ((flags & CLONE_VFORK) != 0 || hold_guard.held()) {
+    if ((flags & CLONE_VFORK) != 0 || parent_held) {
         hold = make_ref<Hold>((flags & CLONE_VFORK) != 0);
         child->parts().hold = hold;
     }
-    Ref<AddressSpace> child_memory = child->memory_;
-    hold_guard.dismiss();
     if (!thread) process->interval_timers->watch_cpu_limit();
+    Ref<Task> awaited = hold ? child : nullptr;
     kernel.threads().start(std::move(child));
-    if (hold) hold->wait(parent, *child_memory);
+    if (hold) hold->wait(parent, *awaited);
     return number;
 }
 

@@ -3,6 +3,7 @@
 #include <sys/epoll.h>
 
 #include "sentry/kernel/task_parts.h"
+#include "sentry/kernel/task_run.h"
 
 namespace casemate::sentry {
 namespace {
@@ -11,7 +12,7 @@ namespace {
 constexpr Nanoseconds kHoldLimit = 3'000'000;
 }  // namespace
 
-void Hold::wait(Task& parent, AddressSpace& child) {
+void Hold::wait(Task& parent, Task& child) {
     Task::ThreadWaiter waiter(parent, EPOLLIN);
     waiters_.add(waiter);
     Deadline deadline;
@@ -21,8 +22,10 @@ void Hold::wait(Task& parent, AddressSpace& child) {
         if (done_.load(std::memory_order_seq_cst)) break;
         auto slept = waiter.sleep(deadline, Task::Interruptible::kOnlyByDeath);
         if (!slept.ok()) {
-            if (!vfork_) child_sleeps(child);
-            break;
+            if (vfork_ || parent.dying()) break;
+            deadline = {};
+            overdue_.store(true, std::memory_order_release);
+            TaskRunner::stop_application(child);
         }
     }
     waiters_.remove(waiter);
@@ -35,7 +38,7 @@ void Hold::child_left() {
 
 void Hold::child_sleeps(AddressSpace& child) {
     if (vfork_ || done_.load(std::memory_order_acquire)) return;
-    if (!ended_.exchange(true)) child.release_held_parent();
+    child.release_held_parent();
     child_left();
 }
 

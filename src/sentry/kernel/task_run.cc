@@ -13,6 +13,7 @@
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/seccomp.h"
 #include "sentry/kernel/signal_frame.h"
+#include "sentry/kernel/task_hold.h"
 #include "sentry/kernel/task_signals.h"
 #include "sentry/kernel/trace.h"
 #include "sentry/syscalls/table.h"
@@ -189,11 +190,19 @@ void TaskRunner::request_exit(Task& task, int wait_status) {
     task.attention_.fetch_or(Task::kInterrupts | Task::kLook, std::memory_order_seq_cst);
 }
 
+void TaskRunner::stop_application(Task& task) {
+    task.attention_.fetch_or(Task::kLook, std::memory_order_seq_cst);
+    if (!task.in_application_.load(std::memory_order_seq_cst)) return;
+    std::lock_guard lock(task.mutex_);  // as in Task::interrupt()
+    if (task.app_ != nullptr && task.in_application_.load(std::memory_order_relaxed)) task.app_->interrupt();
+}
+
 // Whatever must be done before the application may go on. Leaves nothing undone that was asked for before it was
 // called: what is asked meanwhile sets attention_ again.
 bool TaskRunner::before_application(Task& task, Next& next, const Stop& last) {
     Task::Parts& parts = task.parts();
     task.attention_.store(0, std::memory_order_seq_cst);
+    if (parts.hold && parts.hold->overdue()) release_held_parent(task);
     // The mask of sigsuspend, ppoll... ends with the call, unless a signal ended the call: then that is chosen by it.
     auto restore_mask = [&] {
         if (!parts.saved_mask) return;

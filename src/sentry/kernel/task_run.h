@@ -27,6 +27,8 @@ class TaskRunner {
 
     // exit(2) and exit_group(2): takes effect when the syscall returns to the loop.
     static void request_exit(Task& task, int wait_status);
+    // Takes the application out of its code once, unnoticed: blocking calls go on. From any thread.
+    static void stop_application(Task& task);
 
   private:
     // How the application goes on.

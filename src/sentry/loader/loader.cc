@@ -145,6 +145,7 @@ SysResult<LoadedProgram> load(Task& task, LoadRequest request) {
     program.name = std::move(name);
     program.memory = TRY(AddressSpace::create(kernel.platform(), kernel.memory()));
     AddressSpace& memory = *program.memory;
+    memory.begin_batch();
 
     GuestAddr stack_top = TRY(map_stack(task, memory, image.executable_stack, max_address));
     // A position-independent program goes to the usual place, which leaves room for the heap.
@@ -211,6 +212,7 @@ SysResult<LoadedProgram> load(Task& task, LoadRequest request) {
     layout.auxv = std::move(stack.auxv);
     layout.executable = request.file;
     memory.set_layout(std::move(layout));
+    TRY(memory.end_batch());
     return program;
 }
 

@@ -11,7 +11,6 @@ namespace casemate::sentry {
 AddressSpace::AddressSpace(std::unique_ptr<State> state) : state_(std::move(state)) { state_->self_ = this; }
 
 AddressSpace::~AddressSpace() {
-    release_held_parent();
     std::vector<Vma> vmas;
     {
         std::unique_lock lock(state_->mutex_);
@@ -23,6 +22,8 @@ AddressSpace::~AddressSpace() {
         if (vma.object) vma.object->remove_mapping(*this);
         if (vma.backing == Backing::kMemory) state_->memory_.free({vma.memory_offset, vma.size()});
     }
+    // Last: the ranges that were borrowed.
+    state_->held_parent_.reset();
 }
 
 SysResult<Ref<AddressSpace>> AddressSpace::create(Platform& platform, MemoryFile& memory) {
@@ -74,6 +75,7 @@ SysResult<GuestAddr> AddressSpace::map(const MapRequest& request) {
     vma.shared = request.shared;
     vma.locked = request.locked;
     vma.grows_down = request.grows_down;
+    vma.stack = !request.object && (request.stack || request.grows_down) && !request.locked && !request.populate;
     vma.object = request.object;
     vma.object_offset = request.offset;
     vma.file = request.file;
@@ -96,7 +98,10 @@ SysResult<GuestAddr> AddressSpace::map(const MapRequest& request) {
         return done.take_error();
     }
     if (vma.object) vma.object->add_mapping(*this);
+    // What only the host process has is written there by the loader.
+    bool at_once = state_->batching_ && vma.backing == Backing::kHostPrivate;
     state_->insert(std::move(vma));
+    if (at_once) TRY(state_->flush_batch());
     lock.unlock();
     return start;
 }
@@ -112,6 +117,17 @@ SysResult<void> AddressSpace::unmap(GuestAddr address, uint64_t size) {
     TRY(state_->commit(changes));
     lock.unlock();
     return {};
+}
+
+void AddressSpace::begin_batch() {
+    std::unique_lock lock(state_->mutex_);
+    state_->batching_ = true;
+}
+
+SysResult<void> AddressSpace::end_batch() {
+    std::unique_lock lock(state_->mutex_);
+    state_->batching_ = false;
+    return state_->flush_batch();
 }
 
 SysResult<void> AddressSpace::unmap_all() {
@@ -146,7 +162,7 @@ SysResult<void> AddressSpace::protect(GuestAddr address, uint64_t size, int prot
     size_t first = state_->find_index(address);
     for (size_t i = first; i < state_->vmas_.size() && state_->vmas_[i].start < end; i++) {
         Vma& vma = state_->vmas_[i];
-        if (vma.backing != Backing::kReserved || vma.object || protection == PROT_NONE) continue;
+        if (vma.backing != Backing::kReserved || vma.object || vma.stack || protection == PROT_NONE) continue;
         GuestAddr from = std::max(vma.start, address), to = std::min(vma.end, end);
         bool whole = vma.size() <= (uint64_t{64} << 30);
         if (!whole) {
@@ -177,7 +193,7 @@ SysResult<void> AddressSpace::protect(GuestAddr address, uint64_t size, int prot
                                           .address = vma.start,
                                           .size = vma.size(),
                                           .advice = MADV_HUGEPAGE});
-        } else if (vma.backing == Backing::kMemory) {
+        } else if (vma.backing == Backing::kMemory || vma.backing == Backing::kBorrowed) {
             changes.orders.push_back(
                 {.kind = MapOrder::Kind::kProtect, .address = vma.start, .size = vma.size(), .protection = protection});
         } else {
@@ -280,8 +296,10 @@ SysResult<GuestAddr> AddressSpace::remap(GuestAddr old_address, uint64_t old_siz
     size_t first = state_->find_index(old_address), last = first;
     while (last < state_->vmas_.size() && state_->vmas_[last].start < old_address + keep)
         moved.push_back(state_->vmas_[last++]);
-    for (Vma& vma : moved)
+    for (Vma& vma : moved) {
         if (vma.backing == Backing::kHostPrivate) TRY(state_->own_host_private(vma));
+        if (vma.backing == Backing::kBorrowed) TRY(state_->own_borrowed(vma));
+    }
     state_->vmas_.erase(state_->vmas_.begin() + static_cast<ptrdiff_t>(first),
                         state_->vmas_.begin() + static_cast<ptrdiff_t>(last));
     changes.orders.push_back({.kind = MapOrder::Kind::kUnmap, .address = old_address, .size = keep});

@@ -28,7 +28,6 @@
 
 namespace casemate::sentry {
 
-
 struct MapRequest {
     GuestAddr address = 0;  // hint, or exact with `fixed`
     uint64_t size = 0;      // bytes, > 0
@@ -37,6 +36,7 @@ struct MapRequest {
     bool fixed = false;     // MAP_FIXED
     bool fixed_no_replace = false;
     bool grows_down = false;
+    bool stack = false;  // MAP_STACK: mostly little of it is ever touched
     bool populate = false;
     bool below_4g = false;  // MAP_32BIT: below 2 GiB
     bool locked = false;
@@ -69,6 +69,10 @@ class AddressSpace : public RefCounted {
     SysResult<GuestAddr> map(const MapRequest& request);
     SysResult<void> unmap(GuestAddr address, uint64_t size);
     SysResult<void> unmap_all();
+    // Between the two, what map() asks of the host process is gathered and done at once by end_batch(): for the loader,
+    // whose application does not run yet. When it fails, the space is good for nothing but its end.
+    void begin_batch();
+    SysResult<void> end_batch();
     SysResult<void> protect(GuestAddr address, uint64_t size, int protection);
     SysResult<GuestAddr> remap(GuestAddr old_address, uint64_t old_size, uint64_t new_size, int flags,
                                GuestAddr target);
@@ -81,14 +85,16 @@ class AddressSpace : public RefCounted {
     void set_brk_start(GuestAddr start);
     GuestAddr brk(GuestAddr end, uint64_t limit);
 
-    // fork: a child with the same contents. `parent_held` in the answer: the caller must not resume the parent's
-    // application threads until the child has exec'd, exited or called release_held_parent().
+    // fork: a child with the same contents. `parent_held` in the answer, only if `may_hold`: the child uses the
+    // parent's big ranges, copy-on-write, and the caller must not resume the parent's application threads, nor write to
+    // its memory, until the child has exec'd, exited or called release_held_parent().
     struct ForkResult {
         Ref<AddressSpace> child;
         bool parent_held = false;
     };
-    SysResult<ForkResult> fork();
-    // Ends the hold of a parent (called with the child's space): both sides own their pages afterwards.
+    SysResult<ForkResult> fork(bool may_hold);
+    // Ends the hold of a parent (called with the child's space, while its application is stopped): both sides own their
+    // pages afterwards. A child whose pages cannot be copied loses its host process.
     void release_held_parent();
 
     // An application fault. nullopt: resolved, run on. Else the signal to deliver.
@@ -118,8 +124,11 @@ class AddressSpace : public RefCounted {
 
     // One contiguous stretch of sentry memory behind a guest address, at most `size` bytes. Valid while the caller is
     // between lock_for_access() and unlock_for_access(), which keep VMAs from changing: for IoBuffer only.
-    // ENXIO: not in the sentry's map (host-private pages, host files), use copy_in/copy_out.
+    // ENXIO: not in the sentry's map (host-private pages, host files), use copy_in/copy_out. EAGAIN: not backed yet,
+    // touch() and try again.
     SysResult<std::span<std::byte>> resolve(GuestAddr address, size_t size, bool for_write);
+    // Backs what is backed only when used, from `address` on; the lock for access is not held. False: nothing to back.
+    bool touch(GuestAddr address, size_t size);
     void lock_for_access();
     void unlock_for_access();
 
@@ -134,7 +143,7 @@ class AddressSpace : public RefCounted {
         uint64_t offset;
         Ref<File> file;
         std::string name;
-        uint64_t resident;  // bytes
+        uint64_t resident;                 // bytes
         const Mappable* object = nullptr;  // identity only: null for anonymous memory
     };
     std::vector<VmaInfo> snapshot();

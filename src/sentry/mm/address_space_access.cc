@@ -32,8 +32,10 @@ SysResult<AddressSpace::State::Window> AddressSpace::State::window(GuestAddr add
             return Window{.size = size, .vma = vma, .host_fd = piece.host_fd, .host_offset = piece.offset + within};
         }
         case Backing::kHostPrivate:
+        case Backing::kBorrowed:
             return Window{.size = size, .vma = vma};
         case Backing::kReserved:
+            if (vma->stack) return Errno(EAGAIN);
             break;
     }
     return Errno(EFAULT);
@@ -84,15 +86,30 @@ size_t AddressSpace::State::transfer(GuestAddr address, std::byte* buffer, size_
     return done;
 }
 
+bool AddressSpace::touch(GuestAddr address, size_t size) {
+    std::unique_lock lock(state_->mutex_);
+    return state_->find_unbacked(address) != nullptr && state_->back_unbacked(address, size).ok();
+}
+
 size_t AddressSpace::copy_in_partial(GuestAddr from, void* into, size_t size) {
-    std::shared_lock lock(state_->mutex_);
-    return state_->transfer(from, static_cast<std::byte*>(into), size, false);
+    auto* buffer = static_cast<std::byte*>(into);
+    size_t done = 0;
+    do {
+        std::shared_lock lock(state_->mutex_);
+        done += state_->transfer(from + done, buffer + done, size - done, false);
+    } while (done < size && touch(from + done, size - done));
+    return done;
 }
 
 size_t AddressSpace::copy_out_partial(GuestAddr into, const void* from, size_t size) {
-    std::shared_lock lock(state_->mutex_);
     // SAFETY: transfer() only reads its buffer when it writes guest memory.
-    return state_->transfer(into, static_cast<std::byte*>(const_cast<void*>(from)), size, true);
+    auto* buffer = static_cast<std::byte*>(const_cast<void*>(from));
+    size_t done = 0;
+    do {
+        std::shared_lock lock(state_->mutex_);
+        done += state_->transfer(into + done, buffer + done, size - done, true);
+    } while (done < size && touch(into + done, size - done));
+    return done;
 }
 
 SysResult<void> AddressSpace::copy_in(GuestAddr from, void* into, size_t size) {
@@ -106,13 +123,12 @@ SysResult<void> AddressSpace::copy_out(GuestAddr into, const void* from, size_t 
 }
 
 SysResult<std::string> AddressSpace::copy_in_string(GuestAddr from, size_t max) {
-    std::shared_lock lock(state_->mutex_);
     std::string text;
     char chunk[256];
     while (text.size() < max) {
         // Up to the page's end: a string may end right before a hole.
         size_t want = std::min({sizeof(chunk), max - text.size(), static_cast<size_t>(kPageSize - from % kPageSize)});
-        size_t got = state_->transfer(from, reinterpret_cast<std::byte*>(chunk), want, false);
+        size_t got = copy_in_partial(from, chunk, want);
         if (got == 0) return Errno(EFAULT);
         if (const void* end = memchr(chunk, 0, got)) {
             text.append(chunk, static_cast<size_t>(static_cast<const char*>(end) - chunk));
@@ -128,7 +144,9 @@ SysResult<uint32_t> AddressSpace::load_word(GuestAddr address) {
     if (address % sizeof(uint32_t) != 0) return Errno(EINVAL);
     std::shared_lock lock(state_->mutex_);
     uint32_t value = 0;
-    auto w = TRY(state_->window(address, sizeof(value), false));
+    auto found = state_->window(address, sizeof(value), false);
+    if (!found.ok() && found.error().value == EAGAIN) return value;  // not there yet: zero
+    auto w = TRY(std::move(found));
     if (w.memory != nullptr) {
         if (!guarded_load(reinterpret_cast<const uint32_t*>(w.memory), value)) return Errno(EFAULT);
         return value;
@@ -141,7 +159,22 @@ SysResult<uint32_t> AddressSpace::load_word(GuestAddr address) {
 SysResult<uint32_t> AddressSpace::compare_exchange_word(GuestAddr address, uint32_t expected, uint32_t desired) {
     if (address % sizeof(uint32_t) != 0) return Errno(EINVAL);
     std::shared_lock lock(state_->mutex_);
-    auto w = TRY(state_->window(address, sizeof(uint32_t), true));
+    auto found = state_->window(address, sizeof(uint32_t), true);
+    if (!found.ok() && found.error().value == EAGAIN) {
+        lock.unlock();
+        if (!touch(address, sizeof(uint32_t))) return Errno(EFAULT);
+        lock.lock();
+        found = state_->window(address, sizeof(uint32_t), true);
+    }
+    if (found.ok() && found->vma->backing == Backing::kBorrowed) {
+        // Only the sentry's map has words that change atomically.
+        lock.unlock();
+        release_held_parent();
+        lock.lock();
+        found = state_->window(address, sizeof(uint32_t), true);
+    }
+    if (!found.ok()) return Errno(EFAULT);
+    State::Window w = *found;
     uint32_t value = 0;
     if (w.memory != nullptr) {
         if (!guarded_compare_exchange(reinterpret_cast<uint32_t*>(w.memory), expected, desired, value))

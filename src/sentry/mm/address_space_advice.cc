@@ -64,6 +64,12 @@ SysResult<void> AddressSpace::advise(GuestAddr address, uint64_t size, int advic
                     if (vma.object)
                         TRY(state_->read_object(*vma.object, vma.object_offset + delta,
                                                 state_->memory_.at(vma.memory_offset + delta, to - from), to - from));
+                } else if (vma.backing == Backing::kBorrowed) {
+                    // Below the child's own copies lie the parent's pages: zeros of its own instead.
+                    state_->cut(from);
+                    state_->cut(to);
+                    i = state_->find_index(from);
+                    TRY(state_->back(state_->vmas_[i], changes, false));
                 } else if (vma.backing == Backing::kHostPrivate) {
                     changes.orders.push_back(
                         {.kind = MapOrder::Kind::kAdvise, .address = from, .size = to - from, .advice = MADV_DONTNEED});
@@ -147,7 +153,7 @@ SysResult<void> AddressSpace::resident(GuestAddr address, uint64_t size, std::sp
         uint64_t part = std::min(end, vma.end) - at;
         auto out = pages.subspan(page, part / kPageSize);
         std::fill(out.begin(), out.end(), vma.backing == Backing::kReserved ? 0 : 1);
-        if (vma.backing == Backing::kMemory)
+        if (vma.backing == Backing::kMemory || vma.backing == Backing::kBorrowed)
             mincore(state_->memory_.at(vma.memory_offset + (at - vma.start), part), part, out.data());
         for (uint8_t& one : out) one &= 1;
         page += part / kPageSize;

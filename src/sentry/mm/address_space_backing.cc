@@ -75,7 +75,7 @@ SysResult<void> AddressSpace::State::copy_object(Vma& vma) {
 
 SysResult<void> AddressSpace::State::back(Vma& vma, Changes& changes, bool populate) {
     if (!vma.object) {
-        if (vma.protection == PROT_NONE) {
+        if (vma.protection == PROT_NONE || (vma.stack && vma.size() > kStackPiece)) {
             vma.backing = Backing::kReserved;
             return {};
         }

@@ -19,7 +19,11 @@ std::optional<FaultSignal> AddressSpace::handle_fault(const FaultStop& fault) {
     bool allowed = needed == PROT_READ ? vma->protection != PROT_NONE : (vma->protection & needed) != 0;
     if (!allowed) return FaultSignal{SIGSEGV, SEGV_ACCERR};
 
-    if (vma->backing == Backing::kMemory) {
+    if (s.find_unbacked(fault.address) != nullptr) {
+        if (!s.back_unbacked(fault.address, 1).ok()) return FaultSignal{SIGKILL, 0};
+        return std::nullopt;
+    }
+    if (vma->backing == Backing::kMemory || vma->backing == Backing::kBorrowed) {
         // The page is mapped and may be touched: the memory file has no page to give. The pod is out of memory.
         if (fault.signo == SIGBUS) return FaultSignal{SIGKILL, 0};
     } else if (vma->object) {

@@ -12,7 +12,8 @@ namespace {
 // Pages that are there; for memory ranges from the host, for files all of it.
 uint64_t resident_bytes(MemoryFile& memory, const Vma& vma) {
     if (vma.backing == Backing::kReserved) return 0;
-    if (vma.backing != Backing::kMemory || vma.size() < kHugePage) return vma.size();
+    bool sparse = vma.backing == Backing::kMemory || vma.backing == Backing::kBorrowed;
+    if (!sparse || vma.size() < kHugePage) return vma.size();
     uint64_t sum = 0;
     auto position = static_cast<off_t>(vma.memory_offset);
     auto end = static_cast<off_t>(vma.memory_offset + vma.size());
@@ -33,26 +34,39 @@ std::vector<AddressSpace::VmaInfo> AddressSpace::snapshot() {
     std::shared_lock lock(state_->mutex_);
     std::vector<VmaInfo> list;
     list.reserve(state_->vmas_.size());
-    for (const Vma& vma : state_->vmas_)
+    const Vma* before = nullptr;
+    for (const Vma& vma : state_->vmas_) {
+        // The pieces of a stack are one mapping.
+        bool continues = before != nullptr && vma.stack && before->stack && before->end == vma.start &&
+                         before->protection == vma.protection && before->name == vma.name;
+        before = &vma;
+        if (continues) {
+            list.back().end = vma.end;
+            list.back().resident += resident_bytes(state_->memory_, vma);
+            continue;
+        }
         list.push_back({vma.start, vma.end, vma.protection, vma.shared, vma.object ? vma.object_offset : 0, vma.file,
-                        vma.name ? *vma.name : std::string(), resident_bytes(state_->memory_, vma),
-                        vma.object.get()});
+                        vma.name ? *vma.name : std::string(), resident_bytes(state_->memory_, vma), vma.object.get()});
+    }
     return list;
 }
 
 AddressSpace::Usage AddressSpace::usage() {
     std::shared_lock lock(state_->mutex_);
     Usage usage;
+    GuestAddr stack_from = 0, last_end = 0;
     for (const Vma& vma : state_->vmas_) {
+        if (!vma.stack || vma.start != last_end) stack_from = vma.start;
+        last_end = vma.end;
         uint64_t resident = resident_bytes(state_->memory_, vma);
         usage.virtual_bytes += vma.size();
         usage.resident_bytes += resident;
         if (vma.shared || vma.backing == Backing::kFile) usage.shared_bytes += resident;
         if (vma.protection & PROT_EXEC)
             usage.text_bytes += vma.size();
-        else if (vma.backing == Backing::kMemory)
+        else if (vma.backing == Backing::kMemory || vma.backing == Backing::kBorrowed)
             usage.data_bytes += vma.size();
-        if (vma.contains(state_->layout_.stack_start)) usage.stack_bytes = vma.size();
+        if (vma.contains(state_->layout_.stack_start)) usage.stack_bytes = vma.end - stack_from;
         if (vma.locked) usage.locked_bytes += vma.size();
     }
     return usage;

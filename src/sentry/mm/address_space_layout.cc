@@ -11,6 +11,7 @@ bool joins(const Vma& a, const Vma& b) {
     return a.end == b.start && a.backing == b.backing && a.protection == b.protection && !a.object && !b.object &&
            a.shared == b.shared && a.name == b.name && a.locked == b.locked && a.dont_fork == b.dont_fork &&
            a.wipe_on_fork == b.wipe_on_fork && a.max_protection == b.max_protection && a.grows_down == b.grows_down &&
+           a.stack == b.stack &&
            (a.backing == Backing::kReserved ||
             (a.backing == Backing::kMemory && a.memory_offset + a.size() == b.memory_offset));
 }
@@ -108,8 +109,54 @@ void AddressSpace::State::remove(GuestAddr start, GuestAddr end, Changes& change
         changes.orders.push_back({.kind = MapOrder::Kind::kUnmap, .address = start, .size = end - start});
 }
 
+Vma* AddressSpace::State::find_unbacked(GuestAddr address) {
+    Vma* vma = find(address);
+    bool unbacked = vma != nullptr && vma->stack && vma->backing == Backing::kReserved && vma->protection != PROT_NONE;
+    return unbacked ? vma : nullptr;
+}
+
+SysResult<void> AddressSpace::State::back_unbacked(GuestAddr address, uint64_t size) {
+    constexpr uint64_t kLargestPiece = uint64_t{1} << 20;
+    Changes changes;
+    GuestAddr end = checked_add(address, size).value_or(top_);
+    while (address < end) {
+        Vma* vma = find_unbacked(address);
+        if (vma == nullptr) break;
+        // Downwards from the touched place, and as much again as is there above.
+        GuestAddr to = std::min(vma->end, (address / kStackPiece + 1) * kStackPiece);
+        uint64_t piece = kStackPiece;
+        if (to == vma->end) {
+            GuestAddr above = to;
+            for (size_t i = find_index(to); i < vmas_.size() && vmas_[i].stack && vmas_[i].start == above; i++)
+                above = vmas_[i].end;
+            piece = std::clamp(above - to, kStackPiece, kLargestPiece);
+        }
+        GuestAddr from = std::max(vma->start, to > piece ? to - piece : 0);
+        auto range = TRY(memory_.allocate(to - from, from));
+        cut(from);
+        cut(to);
+        Vma& part = *find(from);
+        part.backing = Backing::kMemory;
+        part.memory_offset = range.offset;
+        map_memory(part, changes, false);
+        address = to;
+    }
+    return commit(changes);
+}
+
+SysResult<void> AddressSpace::State::flush_batch() {
+    std::vector<MapOrder> orders = std::move(batch_);
+    batch_.clear();
+    return host_->apply(orders);
+}
+
 SysResult<void> AddressSpace::State::commit(Changes& changes) {
-    if (!changes.orders.empty()) TRY(host_->apply(changes.orders));
+    if (batching_) {
+        batch_.insert(batch_.end(), changes.orders.begin(), changes.orders.end());
+        // Nothing runs there: what goes may go before the host process has let go of it.
+    } else if (!changes.orders.empty()) {
+        TRY(host_->apply(changes.orders));
+    }
     for (FileRange range : changes.to_free) memory_.free(range);
     return {};
 }

@@ -16,6 +16,7 @@ namespace casemate::sentry {
 constexpr uint64_t kHugePage = uint64_t{2} << 20;
 constexpr GuestAddr kMinAddress = 0x10000;  // vm.mmap_min_addr
 constexpr size_t kMaxVmas = 65530;          // vm.max_map_count
+constexpr uint64_t kStackPiece = 64 << 10;  // the least that a touch of a stack backs
 constexpr uint64_t kCopyLimit = uint64_t{4}
                                 << 20;  // private file pages that become writable: copied at once up to here
 
@@ -45,6 +46,8 @@ class AddressSpace::State {
     Ref<AddressSpace> held_parent_;
     uint64_t last_fault_ = 0;
     int repeated_faults_ = 0;
+    bool batching_ = false;
+    std::vector<MapOrder> batch_;  // while batching_
 
     // Index of the first VMA that ends above `address`.
     size_t find_index(GuestAddr address) const {
@@ -87,10 +90,17 @@ class AddressSpace::State {
 
     // Pages that only the stub has, copied into a range of the memory file (mapping it is the caller's order).
     SysResult<void> own_host_private(Vma& vma);
+    // The same for pages of which some are the held parent's.
+    SysResult<void> own_borrowed(Vma& vma);
+    SysResult<void> own_all_borrowed();
+    // The Vma at `address` if it is backed only when touched.
+    Vma* find_unbacked(GuestAddr address);
+    SysResult<void> back_unbacked(GuestAddr address, uint64_t size);
     // Makes one of anonymous neighbours that continue each other, around [start, end).
     void join_neighbours(GuestAddr start, GuestAddr end);
 
     SysResult<void> commit(Changes& changes);
+    SysResult<void> flush_batch();
 
     // The sentry's view of [address, ...) at most `size` bytes. Needs the lock (shared).
     struct Window {

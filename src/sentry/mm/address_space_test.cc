@@ -182,7 +182,7 @@ TEST_F(AddressSpaceTest, ForkCopiesPrivateAndSharesShared) {
     strcpy(app(own), "parent");
     strcpy(app(big + (5 << 20)), "deep");
     strcpy(app(shared), "both");
-    auto child = MUST(space_->fork()).child;
+    auto child = MUST(space_->fork(false)).child;
     strcpy(app(own), "changed");
     strcpy(app(shared), "seen");
     EXPECT_EQ(*child->copy_in_string(own, 64), "parent");
@@ -191,6 +191,123 @@ TEST_F(AddressSpaceTest, ForkCopiesPrivateAndSharesShared) {
     EXPECT_STREQ(app(own + kTop), "parent");
     EXPECT_EQ(*child->share_key(shared), *space_->share_key(shared));
     EXPECT_NE(*child->share_key(own), *space_->share_key(own));
+}
+
+TEST_F(AddressSpaceTest, ForkedChildOfHeldParentGetsItsOwnPages) {
+    constexpr uint64_t kSize = uint64_t{4} << 20;
+    GuestAddr small = map(kPageSize), big = map(kSize), dropped = map(kSize), locked = map(kSize);
+    for (GuestAddr at : {big, dropped, locked}) memset(app(at), 'p', kSize);
+    strcpy(app(small), "small");
+    auto fork = MUST(space_->fork(true));
+    ASSERT_TRUE(fork.parent_held);
+    AddressSpace& child = *fork.child;
+    auto seen = [&](GuestAddr at) { return app(at + kTop); };
+    // Both of the child's ways to write, and none of them reaches the parent.
+    seen(big)[100] = 'c';
+    ASSERT_TRUE(child.copy_out(big + kPageSize, "sentry", 7).ok());
+    EXPECT_EQ(app(big)[100], 'p');
+    EXPECT_EQ(app(big)[kPageSize], 'p');
+    char byte = 0;
+    ASSERT_TRUE(child.copy_in(big + kSize - 1, &byte, 1).ok());
+    EXPECT_EQ(byte, 'p');
+    ASSERT_TRUE(child.advise(dropped + kPageSize, kPageSize, MADV_DONTNEED).ok());
+    EXPECT_EQ(seen(dropped)[kPageSize], 0);
+    EXPECT_EQ(seen(dropped)[0], 'p');
+    ASSERT_TRUE(child.protect(locked, kSize, PROT_NONE).ok());
+    GuestAddr moved = MUST(child.remap(dropped + 2 * kPageSize, kPageSize, 2 * kPageSize, MREMAP_MAYMOVE, 0));
+    EXPECT_EQ(seen(moved)[0], 'p');
+    ASSERT_TRUE(child.unmap(big + 8 * kPageSize, kPageSize).ok());
+    EXPECT_EQ(app(big)[8 * kPageSize], 'p');
+
+    child.release_held_parent();
+    memset(app(big), 'q', kSize);
+    memset(app(dropped), 'q', kSize);
+    memset(app(locked), 'q', kSize);
+    EXPECT_EQ(seen(big)[100], 'c');
+    EXPECT_STREQ(seen(big) + kPageSize, "sentry");
+    EXPECT_EQ(seen(big)[kSize - 1], 'p');
+    EXPECT_EQ(seen(dropped)[kPageSize], 0);
+    EXPECT_EQ(seen(dropped)[kSize - 1], 'p');
+    ASSERT_TRUE(child.protect(locked, kSize, PROT_READ).ok());
+    EXPECT_EQ(seen(locked)[kSize - 1], 'p');
+    EXPECT_STREQ(seen(small), "small");
+    EXPECT_EQ(*child.compare_exchange_word(big, 0x70707070, 1), 0x70707070u);
+}
+
+TEST_F(AddressSpaceTest, BorrowedWordsChangeAtomically) {
+    constexpr uint64_t kSize = uint64_t{4} << 20;
+    GuestAddr big = map(kSize);
+    memset(app(big), 'p', kSize);
+    auto fork = MUST(space_->fork(true));
+    ASSERT_TRUE(fork.parent_held);
+    EXPECT_EQ(*fork.child->load_word(big), 0x70707070u);
+    EXPECT_EQ(*fork.child->compare_exchange_word(big, 0x70707070, 1), 0x70707070u);
+    EXPECT_EQ(*fork.child->load_word(big), 1u);
+    EXPECT_EQ(app(big)[0], 'p');
+}
+
+TEST_F(AddressSpaceTest, HeldParentMayGoFirst) {
+    constexpr uint64_t kSize = uint64_t{4} << 20;
+    GuestAddr big = map(kSize);
+    memset(app(big), 'p', kSize);
+    Ref<AddressSpace> child = MUST(space_->fork(true)).child;
+    space_.reset();
+    EXPECT_EQ(app(big + kTop)[kSize - 1], 'p');
+    child->release_held_parent();
+    EXPECT_EQ(app(big + kTop)[kSize - 1], 'p');
+}
+
+TEST_F(AddressSpaceTest, LittleMemoryIsCopiedAtOnce) {
+    GuestAddr at = map(uint64_t{512} << 10), sparse = map(uint64_t{64} << 20);
+    memset(app(at), 'p', 512 << 10);
+    auto fork = MUST(space_->fork(true));
+    EXPECT_FALSE(fork.parent_held);
+    app(at)[0] = 'q';
+    EXPECT_EQ(app(at + kTop)[0], 'p');
+    EXPECT_EQ(app(sparse + kTop)[0], 0);
+}
+
+TEST_F(AddressSpaceTest, StacksAreBackedWhenTouched) {
+    constexpr uint64_t kSize = uint64_t{8} << 20;
+    GuestAddr at = MUST(space_->map({.size = kSize, .protection = PROT_READ | PROT_WRITE, .stack = true}));
+    GuestAddr top = at + kSize;
+    EXPECT_EQ(space_->usage().resident_bytes, 0u);
+    // By the application, from the top; by the sentry, deep below and over a piece's border.
+    EXPECT_FALSE(space_->handle_fault({.signo = SIGSEGV, .address = top - 8, .error_code = 2}).has_value());
+    app(top)[-8] = 's';
+    ASSERT_TRUE(space_->copy_out(at + (1 << 20) - 3, "border", 7).ok());
+    EXPECT_STREQ(app(at + (1 << 20) - 3), "border");
+    EXPECT_EQ(*space_->load_word(at + (2 << 20)), 0u);
+    EXPECT_EQ(*space_->compare_exchange_word(at + (2 << 20), 0, 5), 0u);
+    EXPECT_EQ(*space_->load_word(at + (2 << 20)), 5u);
+    iovec host[4];
+    IoBuffer buffer = IoBuffer::user(*space_, at + (3 << 20), 16);
+    EXPECT_EQ(MUST(buffer.host_pieces(host, true)).bytes, 16u);
+    buffer.release();
+    EXPECT_LT(space_->usage().resident_bytes, uint64_t{1} << 20);
+    // One mapping still, whatever lies behind its pieces.
+    auto list = space_->snapshot();
+    ASSERT_EQ(list.size(), 1u);
+    EXPECT_EQ(list[0].end - list[0].start, kSize);
+    auto child = MUST(space_->fork(true)).child;
+    EXPECT_EQ(app(top + kTop)[-8], 's');
+    EXPECT_EQ(child->snapshot().size(), 1u);
+    // A guard below, and all of it away.
+    ASSERT_TRUE(space_->protect(at, kPageSize, PROT_NONE).ok());
+    EXPECT_TRUE(space_->handle_fault({.signo = SIGSEGV, .address = at, .error_code = 2}).has_value());
+    EXPECT_FALSE(space_->copy_out(at, "x", 1).ok());
+    ASSERT_TRUE(space_->unmap(at, kSize).ok());
+    EXPECT_TRUE(space_->snapshot().empty());
+}
+
+TEST_F(AddressSpaceTest, BatchIsDoneAtItsEnd) {
+    space_->begin_batch();
+    GuestAddr at = map(4 * kPageSize);
+    ASSERT_TRUE(space_->copy_out(at, "early", 6).ok());
+    MUST(space_->map({.address = at + kPageSize, .size = kPageSize, .protection = PROT_READ, .fixed = true}));
+    ASSERT_TRUE(space_->end_batch().ok());
+    EXPECT_STREQ(app(at), "early");
+    EXPECT_EQ(app(at)[kPageSize], 0);
 }
 
 TEST_F(AddressSpaceTest, DontNeedReadsAsZero) {

@@ -140,6 +140,15 @@ SysResult<IoBuffer::HostPieces> IoBuffer::host_pieces(std::span<iovec> into, boo
         void* memory = static_cast<char*>(piece.iov_base) + offset;
         if (space_ != nullptr) {
             auto found = space_->resolve(reinterpret_cast<GuestAddr>(memory), part, for_write);
+            if (!found.ok() && found.error().value == EAGAIN) {
+                if (result.count > 0) break;
+                release();
+                bool backed = space_->touch(reinterpret_cast<GuestAddr>(memory), part);
+                space_->lock_for_access();
+                locked_ = true;
+                found = backed ? space_->resolve(reinterpret_cast<GuestAddr>(memory), part, for_write) : Errno(EFAULT);
+                if (!found.ok() && found.error().value == EAGAIN) found = Errno(EFAULT);
+            }
             if (!found.ok()) {
                 if (found.error().value == ENXIO) {
                     result.bounce = true;

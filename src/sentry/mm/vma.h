@@ -14,11 +14,13 @@
 namespace casemate::sentry {
 
 enum class Backing : uint8_t {
-    kReserved,     // anonymous without access (PROT_NONE): nothing behind it yet, nothing mapped in the host process
-    kMemory,       // a range of the memory file that this Vma owns: private memory
-    kShared,       // MAP_SHARED of a Mappable: the object's pages themselves
-    kFile,         // MAP_PRIVATE of a Mappable, never writable so far: the object's pages, read-only
+    kReserved,  // anonymous without access (PROT_NONE), or a stack not touched so far: nothing behind it yet, nothing
+                // mapped in the host process
+    kMemory,    // a range of the memory file that this Vma owns: private memory
+    kShared,    // MAP_SHARED of a Mappable: the object's pages themselves
+    kFile,      // MAP_PRIVATE of a Mappable, never writable so far: the object's pages, read-only
     kHostPrivate,  // MAP_PRIVATE of a Mappable, writable: the host copies pages on write; only the stub has them
+    kBorrowed,     // private memory of a forked child whose parent is held: MAP_PRIVATE over the parent's range
 };
 
 struct Vma {
@@ -32,7 +34,8 @@ struct Vma {
     bool dont_fork = false;
     bool wipe_on_fork = false;
     bool grows_down = false;
-    uint64_t memory_offset = 0;  // kMemory: of `start` in the memory file
+    bool stack = false;          // anonymous, of which mostly little is used: backed in pieces, when touched
+    uint64_t memory_offset = 0;  // kMemory: of `start` in the memory file; kBorrowed: the parent's
     Ref<Mappable> object;        // null: anonymous
     uint64_t object_offset = 0;  // of `start`
     Ref<File> file;

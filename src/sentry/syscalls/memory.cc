@@ -32,6 +32,7 @@ SysResult<int64_t> sys_mmap(Task& task, const SyscallArgs& args) {
     request.fixed = flags & MAP_FIXED;
     request.fixed_no_replace = flags & MAP_FIXED_NOREPLACE;
     request.grows_down = flags & MAP_GROWSDOWN;
+    request.stack = flags & MAP_STACK;
     request.populate = (flags & MAP_POPULATE) && !(flags & MAP_NONBLOCK);
     request.below_4g = flags & MAP_32BIT;
     request.locked = flags & MAP_LOCKED;
