@@ -2,10 +2,10 @@
 SHELL := /bin/bash
 BUILD := build
 
-.PHONY: help deps configure build run test lint bench conformance fuzz lab install clean
+.PHONY: help deps configure build run test lint bench conformance fuzz lab lab-shell install clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  \1\t/' | expand -t 16
 
 deps: ## install the Debian packages that building and testing need (fast when nothing is missing)
 	@tools/install-packages
@@ -36,8 +36,12 @@ conformance: build ## other people's suites: the OCI runtime tools' validation p
 fuzz: deps ## every fuzz target for SECONDS_EACH seconds (default 30)
 	@cmake --preset fuzz >/dev/null && ninja -C $(BUILD)/fuzz && tools/run-fuzzers $(BUILD)/fuzz $(or $(SECONDS_EACH),30)
 
-lab: ## the microvm lab needs an engine that is not built yet
-	@echo "make lab: the lab runs the microvm engine, which this version does not have; see README.md" >&2; exit 1
+lab: deps ## run CMD='...' in the lab: another kernel (emulated), pure cgroup v2, a real KVM; see lab/README.md
+	@[ -n "$(CMD)" ] || { echo "make lab: say what to run: make lab CMD='build/bin/casemate check'" >&2; exit 2; }
+	@lab/run -- '$(subst ','\'',$(CMD))'
+
+lab-shell: deps ## a shell in the lab
+	@lab/run
 
 install: build ## install programs, man pages and completion below PREFIX (/usr/local)
 	@cmake --install $(BUILD) --prefix $(or $(PREFIX),/usr/local)
