@@ -8,6 +8,7 @@
 #include <csignal>
 #include <thread>
 
+#include "base/footprint.h"
 #include "base/log.h"
 #include "fileserver/connection.h"
 #include "fileserver/control.h"
@@ -36,6 +37,7 @@ casemate::Result<void> run() {
     control.detach();
     Connection connection(server, UniqueFd(kGuestSocket));
     TRY(install_filter());
+    release_program_pages();
     auto served = connection.serve();
     if (!served.ok()) return Error("the guest kernel broke the file protocol", served.error().value);
     return {};

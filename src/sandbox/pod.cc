@@ -8,6 +8,7 @@
 
 #include <thread>
 
+#include "base/footprint.h"
 #include "base/log.h"
 #include "linux/process.h"
 #include "linux/unix_socket.h"
@@ -178,6 +179,7 @@ Result<void> Pod::start_container(const std::string& id) {
     request.set_container_id(id);
     TRY(engine_->guest().start_container(request));
     set_status(container, v1::STATUS_RUNNING);
+    release_program_pages();
     return {};
 }
 

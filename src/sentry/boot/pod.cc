@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/footprint.h"
 #include "base/log.h"
 #include "guest_api/errors.h"
 #include "oci/config_parser.h"
@@ -186,6 +187,7 @@ void Pod::start_container(v1::StartContainerRequest request, Answer<v1::StartCon
     v1::StartContainerReply reply;
     reply.set_pid(static_cast<uint32_t>(init->pid));
     answer.ok(reply);
+    release_program_pages();
 }
 
 void Pod::delete_container(v1::DeleteContainerRequest request, Answer<v1::DeleteContainerReply> answer) {

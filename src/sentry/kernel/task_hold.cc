@@ -9,7 +9,7 @@ namespace casemate::sentry {
 namespace {
 // How long a parent is held for a child that neither execs nor ends nor sleeps. Longer than fork+exec takes, short
 // against what a person or a request notices.
-constexpr Nanoseconds kHoldLimit = 3'000'000;
+constexpr Nanoseconds kHoldLimit = 10'000'000;
 }  // namespace
 
 void Hold::wait(Task& parent, Task& child) {

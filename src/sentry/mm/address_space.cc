@@ -18,6 +18,7 @@ AddressSpace::~AddressSpace() {
     }
     // The host process lets go of all pages before any is freed for somebody else.
     state_->host_.reset();
+    for (FileRange range : state_->batch_frees_) state_->memory_.free(range);
     for (Vma& vma : vmas) {
         if (vma.object) vma.object->remove_mapping(*this);
         if (vma.backing == Backing::kMemory) state_->memory_.free({vma.memory_offset, vma.size()});
@@ -92,7 +93,18 @@ SysResult<GuestAddr> AddressSpace::map(const MapRequest& request) {
         changes.to_free = std::move(removal.to_free);
         changes.dropped = std::move(removal.dropped);
     }
-    SysResult<void> done = state_->commit(changes);
+    SysResult<void> done;
+    bool at_own_place = !replace && state_->batch_.empty();
+    bool within = start >= state_->deferred_start_ && start + size <= state_->deferred_end_;
+    if (request.more_follow && !state_->batching_ && vma.backing != Backing::kHostPrivate && (at_own_place || within)) {
+        if (at_own_place) {
+            state_->deferred_start_ = start;
+            state_->deferred_end_ = start + size;
+        }
+        state_->add_to_batch(changes);
+    } else {
+        done = state_->commit(changes);
+    }
     if (!done.ok()) {
         if (vma.backing == Backing::kMemory) state_->memory_.free({vma.memory_offset, vma.size()});
         return done.take_error();

@@ -38,7 +38,8 @@ struct MapRequest {
     bool grows_down = false;
     bool stack = false;  // MAP_STACK: mostly little of it is ever touched
     bool populate = false;
-    bool below_4g = false;  // MAP_32BIT: below 2 GiB
+    bool more_follow = false;  // MAP_DENYWRITE, the mark of a program's parts: the host process may learn of it later
+    bool below_4g = false;     // MAP_32BIT: below 2 GiB
     bool locked = false;
     bool no_reserve = false;
     int max_protection = PROT_READ | PROT_WRITE | PROT_EXEC;  // what mprotect may grant later (file opened read-only)

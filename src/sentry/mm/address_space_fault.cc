@@ -23,6 +23,10 @@ std::optional<FaultSignal> AddressSpace::handle_fault(const FaultStop& fault) {
         if (!s.back_unbacked(fault.address, 1).ok()) return FaultSignal{SIGKILL, 0};
         return std::nullopt;
     }
+    if (!s.batch_.empty()) {
+        if (!s.flush_batch().ok()) return FaultSignal{SIGBUS, BUS_ADRERR};
+        return std::nullopt;
+    }
     if (vma->backing == Backing::kMemory || vma->backing == Backing::kBorrowed) {
         // The page is mapped and may be touched: the memory file has no page to give. The pod is out of memory.
         if (fault.signo == SIGBUS) return FaultSignal{SIGKILL, 0};

@@ -144,19 +144,32 @@ SysResult<void> AddressSpace::State::back_unbacked(GuestAddr address, uint64_t s
     return commit(changes);
 }
 
+void AddressSpace::State::add_to_batch(Changes& changes) {
+    batch_.insert(batch_.end(), changes.orders.begin(), changes.orders.end());
+    batch_frees_.insert(batch_frees_.end(), changes.to_free.begin(), changes.to_free.end());
+    std::move(changes.dropped.begin(), changes.dropped.end(), std::back_inserter(batch_dropped_));
+    changes.dropped.clear();
+}
+
 SysResult<void> AddressSpace::State::flush_batch() {
     std::vector<MapOrder> orders = std::move(batch_);
+    std::vector<FileRange> frees = std::move(batch_frees_);
+    std::vector<Vma> dropped = std::move(batch_dropped_);
     batch_.clear();
-    return host_->apply(orders);
+    batch_frees_.clear();
+    batch_dropped_.clear();
+    deferred_start_ = deferred_end_ = 0;
+    auto applied = host_->apply(orders);
+    for (FileRange range : frees) memory_.free(range);
+    return applied;
 }
 
 SysResult<void> AddressSpace::State::commit(Changes& changes) {
-    if (batching_) {
-        batch_.insert(batch_.end(), changes.orders.begin(), changes.orders.end());
-        // Nothing runs there: what goes may go before the host process has let go of it.
-    } else if (!changes.orders.empty()) {
-        TRY(host_->apply(changes.orders));
+    if (batching_ || !batch_.empty()) {
+        add_to_batch(changes);
+        return batching_ ? SysResult<void>() : flush_batch();
     }
+    if (!changes.orders.empty()) TRY(host_->apply(changes.orders));
     for (FileRange range : changes.to_free) memory_.free(range);
     return {};
 }

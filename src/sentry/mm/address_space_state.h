@@ -46,8 +46,13 @@ class AddressSpace::State {
     Ref<AddressSpace> held_parent_;
     uint64_t last_fault_ = 0;
     int repeated_faults_ = 0;
+    // Orders that the host process has not seen yet: all while batching_, else those of [deferred_start_,
+    // deferred_end_), where nothing is mapped in it.
     bool batching_ = false;
-    std::vector<MapOrder> batch_;  // while batching_
+    std::vector<MapOrder> batch_;
+    std::vector<FileRange> batch_frees_;
+    std::vector<Vma> batch_dropped_;  // keeps their descriptors, which orders name
+    GuestAddr deferred_start_ = 0, deferred_end_ = 0;
 
     // Index of the first VMA that ends above `address`.
     size_t find_index(GuestAddr address) const {
@@ -101,6 +106,7 @@ class AddressSpace::State {
 
     SysResult<void> commit(Changes& changes);
     SysResult<void> flush_batch();
+    void add_to_batch(Changes& changes);
 
     // The sentry's view of [address, ...) at most `size` bytes. Needs the lock (shared).
     struct Window {

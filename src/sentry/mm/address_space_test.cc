@@ -310,6 +310,41 @@ TEST_F(AddressSpaceTest, BatchIsDoneAtItsEnd) {
     EXPECT_EQ(app(at)[kPageSize], 0);
 }
 
+TEST_F(AddressSpaceTest, PartsOfAProgramAreMappedTogether) {
+    auto object = MUST(SharedMemory::create(*memory_, 8 * kPageSize));
+    GuestAddr whole = MUST(space_->map(
+        {.size = 8 * kPageSize, .protection = PROT_READ, .more_follow = true, .object = Ref<Mappable>(object)}));
+    auto part = [&](uint64_t page, int protection) {
+        return space_->map({.address = whole + page * kPageSize,
+                            .size = kPageSize,
+                            .protection = protection,
+                            .fixed = true,
+                            .more_follow = true,
+                            .object = Ref<Mappable>(object),
+                            .offset = page * kPageSize});
+    };
+    ASSERT_TRUE(part(1, PROT_READ | PROT_WRITE).ok());
+    ASSERT_TRUE(part(1, PROT_READ | PROT_WRITE).ok());  // the first copy is not freed before it is replaced
+    ASSERT_TRUE(space_->copy_out(whole + kPageSize, "data", 5).ok());
+    // Whatever comes next brings all of them along.
+    ASSERT_TRUE(space_
+                    ->map({.address = whole + 2 * kPageSize,
+                           .size = kPageSize,
+                           .protection = PROT_READ | PROT_WRITE,
+                           .fixed = true})
+                    .ok());
+    EXPECT_EQ(app(whole)[0], 0);
+    EXPECT_STREQ(app(whole + kPageSize), "data");
+    EXPECT_EQ(app(whole + 2 * kPageSize)[0], 0);
+    // Or a touch does.
+    GuestAddr again = MUST(space_->map(
+        {.size = 8 * kPageSize, .protection = PROT_READ, .more_follow = true, .object = Ref<Mappable>(object)}));
+    EXPECT_FALSE(space_->handle_fault({.signo = SIGSEGV, .address = again}).has_value());
+    EXPECT_EQ(app(again)[0], 0);
+    ASSERT_TRUE(part(3, PROT_READ).ok());  // over what is mapped: at once
+    EXPECT_EQ(app(whole + 3 * kPageSize)[0], 0);
+}
+
 TEST_F(AddressSpaceTest, DontNeedReadsAsZero) {
     for (uint64_t size : {uint64_t{16} * kPageSize, uint64_t{4} << 20}) {
         GuestAddr at = map(size);

@@ -1,7 +1,7 @@
-// Two regions of one file. Small pieces (below 2 MiB) come from arenas of 2 MiB that the sentry touches once, so that
-// the host has a huge page there and an application's first touch only maps a present page; they are zeroed when freed
-// and recycled. Large pieces are sparse: nothing is touched before the application does, and freeing punches a hole.
-// Figures: docs/decisions/0003-memory.md.
+// Two regions of one file. Small pieces (below 2 MiB) come from arenas of 2 MiB that the sentry touches once (but for
+// the first), so that the host has a huge page there and an application's first touch only maps a present page; they
+// are zeroed when freed and recycled. Large pieces are sparse: nothing is touched before the application does, and
+// freeing punches a hole. Figures: docs/decisions/0003-memory.md.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -175,9 +175,14 @@ class MemoryFile::State {
         }
         uint64_t offset = arenas_.size() * kHuge;
         if (offset + kHuge > kArenaRegion) return Errno(ENOMEM);
-        // One touch gives the whole arena a huge page where the host has one.
-        madvise(base_ + offset, kHuge, MADV_HUGEPAGE);
-        if (!guarded_zero(base_ + offset, 1)) return Errno(ENOMEM);
+        if (arenas_.empty()) {
+            // A pod with one small program needs a fraction of an arena: the first one gets single pages.
+            madvise(base_ + offset, kHuge, MADV_NOHUGEPAGE);
+        } else {
+            // One touch gives the whole arena a huge page where the host has one.
+            madvise(base_ + offset, kHuge, MADV_HUGEPAGE);
+            if (!guarded_zero(base_ + offset, 1)) return Errno(ENOMEM);
+        }
         arenas_.push_back(std::make_unique<Arena>(offset));
         hint_ = arenas_.size() - 1;
         int start = arenas_.back()->take(pages);

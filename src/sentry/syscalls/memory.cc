@@ -61,6 +61,7 @@ SysResult<int64_t> sys_mmap(Task& task, const SyscallArgs& args) {
             request.max_protection &= ~PROT_EXEC;
         }
         request.file = file;
+        request.more_follow = !request.shared && !request.populate && (flags & MAP_DENYWRITE) != 0;
         TRY(file->prepare_map(task, request));
     }
     if (task.memory().usage_exceeds(request.size, task.limit(RLIMIT_AS))) return Errno(ENOMEM);
