@@ -219,7 +219,8 @@ Result<void> update(Context& context, const Arguments& arguments) {
     oci::Resources resources = TRY(oci::parse_resources(json, notes));
     Found container = TRY(find_container(context, arguments.positional()[0], true));
     auto client = TRY(connect_to_pod(context, container));
-    if (auto cgroup = sandbox::open_cgroup(container.record)) TRY(cgroup->apply(resources, false));
+    if (auto cgroup = sandbox::open_cgroup(container.record))
+        TRY(cgroup->apply(sandbox::with_overhead(resources), false));
     sandbox::v1::Request request;
     request.mutable_update()->set_container(container.record.id());
     request.mutable_update()->set_resources(json);

@@ -104,6 +104,15 @@ constexpr Option kDo[] = {{"engine", 0, "ENGINE", "which guest kernel", "auto|se
                           {"user", 'u', "UID[:GID]", "user and group of the process (default: the caller's)"},
                           {"tty", 't', nullptr, "give the command a terminal also when standard input is none"},
                           kHelp};
+constexpr Option kDebug[] = {
+    {"section", 's', "NAME", "print only this (may be repeated)", "tasks|memory|files|sockets|log|counters|profile"},
+    {"pid", 'p', "PID", "only this process, by its number in the sandbox"},
+    {"trace", 't', nullptr, "print each system call and signal as it comes, like strace, until interrupted"},
+    {"syscall", 'e', "NAME", "with --trace: only this call (may be repeated)"},
+    {"profile", 0, nullptr, "count for a while where the sentry's time goes, and print it"},
+    {"seconds", 0, "N", "how long to --trace or --profile (default: 5 for a profile, for ever for a trace)"},
+    kHelp};
+constexpr Option kSyscalls[] = {{"format", 'f', "FORMAT", "how to print", "table|json|markdown"}, kHelp};
 constexpr Option kCheck[] = {{"json", 0, nullptr, "print JSON"}, kHelp};
 constexpr Option kConfig[] = {{"json", 0, nullptr, "print JSON"}, kHelp};
 constexpr Option kDocs[] = {
@@ -150,6 +159,12 @@ constexpr Command kCommands[] = {
      "and runs under a kernel that is not the host's, in the same working folder, with the same terminal and the same "
      "exit status. No image is needed.",
      kDo, 1, -1, true, do_command},
+    {"debug", "CONTAINER", "look into the guest kernel of a running container",
+     "Tasks with the system calls they are in, memory, open files, sockets, the guest kernel's log and counters, from "
+     "outside: the container is not touched and does not see it.",
+     kDebug, 1, 1, false, debug_command},
+    {"syscalls", "", "print the system calls of the sentry: what there is of each, and what is missing", "", kSyscalls,
+     0, 0, false, syscalls_command},
     {"check", "", "say what this host offers and which engine `auto` takes",
      "Each lack is printed with its remedy. The exit status is 0 if an engine can run.", kCheck, 0, 0, false,
      check_command},

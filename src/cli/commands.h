@@ -41,6 +41,8 @@ int update_command(Context& context, const Arguments& arguments);
 int events_command(Context& context, const Arguments& arguments);
 int spec_command(Context& context, const Arguments& arguments);
 int features_command(Context& context, const Arguments& arguments);
+int debug_command(Context& context, const Arguments& arguments);
+int syscalls_command(Context& context, const Arguments& arguments);
 int do_command(Context& context, const Arguments& arguments);
 int check_command(Context& context, const Arguments& arguments);
 int config_command(Context& context, const Arguments& arguments);

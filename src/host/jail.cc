@@ -2,9 +2,12 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <utility>
 
 #include "host/id_map.h"
@@ -74,6 +77,7 @@ Result<JailPlan> prepare(const JailSpec& spec) {
         if (!opened.ok()) return sys_error("open " + path, opened.error().value);
         plan.cgroup_procs.push_back(opened.take_value());
     }
+    plan.memory_size = std::to_string(spec.memory_limit);
     if (spec.oom_score_adj) plan.oom_score_adj = std::to_string(*spec.oom_score_adj);
 
     bool new_root = (spec.namespaces & CLONE_NEWNS) != 0;
@@ -174,9 +178,23 @@ Result<JailStart> begin_jailed(const JailSpec& spec) {
 Result<JailedProcess> JailStart::finish() {
     JailFailure failure = {};
     ssize_t size;
-    do {
-        size = ::recv(report_.get(), &failure, sizeof failure, 0);
-    } while (size < 0 && errno == EINTR);
+    while (true) {
+        alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+        iovec piece = {&failure, sizeof failure};
+        msghdr header = {};
+        header.msg_iov = &piece;
+        header.msg_iovlen = 1;
+        header.msg_control = control;
+        header.msg_controllen = sizeof control;
+        size = ::recvmsg(report_.get(), &header, MSG_CMSG_CLOEXEC);
+        if (size < 0 && errno == EINTR) continue;
+        if (size != sizeof failure || failure.step != JailStep::kMemoryControl) break;
+        const cmsghdr* rights = CMSG_FIRSTHDR(&header);
+        if (rights == nullptr || rights->cmsg_type != SCM_RIGHTS || rights->cmsg_len != CMSG_LEN(sizeof(int))) break;
+        int fd;
+        std::memcpy(&fd, CMSG_DATA(rights), sizeof fd);
+        process_.memory_control.reset(fd);
+    }
     // The socket closed by exec without a word: the program runs. Closed by death it looks the same, and the caller
     // sees that by the pidfd as for any early end of the program.
     if (size == 0 || (size < 0 && errno == ECONNRESET)) {
@@ -187,6 +205,15 @@ Result<JailedProcess> JailStart::finish() {
     if (failure.index >= 0 && static_cast<size_t>(failure.index) < mount_names_.size())
         what += " (" + mount_names_[static_cast<size_t>(failure.index)] + ")";
     return sys_error(what, size == sizeof failure ? failure.code : EIO);
+}
+
+Result<void> set_memory_limit(const UniqueFd& memory_control, uint64_t bytes) {
+    if (!memory_control) return Error("the memory of this pod is a memfd, whose limit cannot change", ENOTSUP);
+    std::string size = std::to_string(bytes);
+    if (::fsconfig(memory_control.get(), FSCONFIG_SET_STRING, "size", size.c_str(), 0) < 0 ||
+        ::fsconfig(memory_control.get(), FSCONFIG_CMD_RECONFIGURE, nullptr, nullptr, 0) < 0)
+        return sys_error("change the limit of the pod's memory to " + size);
+    return {};
 }
 
 JailStart::~JailStart() {

@@ -80,6 +80,7 @@ struct JailSpec {
     // Adds one more descriptor behind `fds`: an unlinked file for guest memory on a private tmpfs with huge pages (a
     // plain memfd where the kernel has none), owned by the jail, so that also a rootless one gets it.
     bool memory_file = false;
+    uint64_t memory_limit = 0;  // bytes the memory file may hold: a touch beyond is SIGBUS; 0: no limit of its own
 
     // CLONE_NEW*. Without CLONE_NEWNS the root stays as it is.
     uint64_t namespaces =
@@ -106,7 +107,11 @@ struct JailSpec {
 struct JailedProcess {
     pid_t pid = -1;
     UniqueFd pidfd;
+    UniqueFd memory_control;  // with JailSpec::memory_file: for set_memory_limit; none where that is a memfd
 };
+
+// Changes what the memory file of a jail may hold. ENOTSUP without a control descriptor; 0: no limit.
+Result<void> set_memory_limit(const UniqueFd& memory_control, uint64_t bytes);
 
 // A start under way: several helpers can be started side by side. Without finish() the child is killed and reaped.
 class JailStart {

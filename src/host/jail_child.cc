@@ -24,6 +24,8 @@ namespace casemate::host {
 
 const char* jail_step_name(JailStep step) {
     switch (step) {
+        case JailStep::kMemoryControl:
+            return "passing the memory file's control";
         case JailStep::kWaitForParent:
             return "waiting for the id maps";
         case JailStep::kSession:
@@ -158,19 +160,38 @@ class Child {
     int make_memory_file() {
         int context = ::fsopen("tmpfs", FSOPEN_CLOEXEC);
         if (context >= 0 && ::fsconfig(context, FSCONFIG_SET_STRING, "huge", "always", 0) == 0 &&
-            ::fsconfig(context, FSCONFIG_SET_STRING, "size", "0", 0) == 0 &&
+            ::fsconfig(context, FSCONFIG_SET_STRING, "size", plan_.memory_size.c_str(), 0) == 0 &&
             ::fsconfig(context, FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) == 0) {
             int mount = ::fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
             int file = mount < 0 ? -1 : ::openat(mount, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
             if (mount >= 0) ::close(mount);
-            ::close(context);
             if (file < 0) fail(JailStep::kMemoryFile);
+            pass_memory_control(context);
+            ::close(context);
             return file;
         }
         if (context >= 0) ::close(context);
         int file = ::memfd_create("memory", MFD_CLOEXEC);
         if (file < 0) fail(JailStep::kMemoryFile);
         return file;
+    }
+
+    // The context can change the file system's size later; only the parent keeps it.
+    void pass_memory_control(int context) {
+        JailFailure message = {JailStep::kMemoryControl, -1, 0};
+        alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+        iovec piece = {&message, sizeof message};
+        msghdr header = {};
+        header.msg_iov = &piece;
+        header.msg_iovlen = 1;
+        header.msg_control = control;
+        header.msg_controllen = sizeof control;
+        cmsghdr* rights = CMSG_FIRSTHDR(&header);
+        rights->cmsg_level = SOL_SOCKET;
+        rights->cmsg_type = SCM_RIGHTS;
+        rights->cmsg_len = CMSG_LEN(sizeof(int));
+        std::memcpy(CMSG_DATA(rights), &context, sizeof context);
+        if (::sendmsg(report_, &header, MSG_NOSIGNAL) < 0) fail(JailStep::kMemoryControl);
     }
 
     int open_mount(const JailMount& mount, int index) {

@@ -36,11 +36,13 @@ struct JailPlan {
     std::vector<JailMount> mounts;  // the first is the root, if the jail has a mount namespace
     bool make_mount_points = true;
     bool wait_for_parent = false;  // for JailGo
+    std::string memory_size;       // JailSpec::memory_limit as tmpfs wants it
     int report_fd = -1;            // the child's end of the socket
     int parent_fd = -1;            // the parent's end, to be closed
 };
 
 enum class JailStep : int32_t {
+    kMemoryControl,  // no failure: the message carries JailedProcess::memory_control
     kWaitForParent,
     kSession,
     kCgroup,

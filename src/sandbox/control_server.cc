@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "linux/unix_message.h"
+#include "oci/config_parser.h"
 #include "sandbox/pod_private.h"
 
 namespace casemate::sandbox {
@@ -97,6 +98,7 @@ Result<v1::Reply> Pod::handle(const std::shared_ptr<ControlConnection>& connecti
             update.set_container_id(request.update().container());
             update.set_resources(request.update().resources());
             TRY(guest.update_resources(update));
+            if (request.update().container() == first_) TRY(update_memory(request.update().resources()));
             return done();
         }
         case v1::Request::kStatistics: {
@@ -115,9 +117,25 @@ Result<v1::Reply> Pod::handle(const std::shared_ptr<ControlConnection>& connecti
             reply.set_payload(answer.SerializeAsString());
             return reply;
         }
+        case v1::Request::kTrace: {
+            guest::SetTraceRequest trace;
+            trace.set_kind(request.trace().profile() ? guest::TRACE_PROFILE : guest::TRACE_SYSCALLS);
+            trace.set_on(request.trace().on());
+            trace.set_container_id(request.trace().container());
+            trace.set_pid(request.trace().pid());
+            *trace.mutable_syscalls() = request.trace().syscalls();
+            if (trace.on() && !request.trace().profile()) {
+                UniqueFd output = TRY(take(fds, 0));
+                trace.set_output(TRY(guest.send_stream(output.get())));
+            }
+            TRY(guest.set_trace(trace));
+            return done();
+        }
         case v1::Request::kDiagnostics: {
             guest::GetDiagnosticsRequest diagnostics;
             *diagnostics.mutable_sections() = request.diagnostics().sections();
+            diagnostics.set_container_id(request.diagnostics().container());
+            diagnostics.set_pid(request.diagnostics().pid());
             auto answer = TRY(guest.get_diagnostics(diagnostics));
             v1::Reply reply;
             reply.set_payload(answer.SerializeAsString());
@@ -136,6 +154,18 @@ Result<v1::Reply> Pod::handle(const std::shared_ptr<ControlConnection>& connecti
             break;
     }
     return Error("this sandbox does not know the request: was casemate replaced by another version?", EINVAL);
+}
+
+Result<void> Pod::update_memory(const std::string& resources) {
+    oci::ParseNotes notes;
+    oci::Resources wanted = TRY(oci::parse_resources(resources, notes));
+    if (!wanted.memory.limit) return {};
+    uint64_t bytes = *wanted.memory.limit > 0 ? static_cast<uint64_t>(*wanted.memory.limit) : 0;
+    TRY(engine_->set_memory_limit(bytes));
+    guest::UpdateResourcesRequest update;
+    update.set_memory_limit(bytes != 0 ? bytes : UINT64_MAX);
+    TRY(engine_->guest().update_resources(update));
+    return {};
 }
 
 Result<v1::Reply> Pod::handle_join(v1::Join& join, std::vector<UniqueFd>& fds) {

@@ -49,6 +49,8 @@ class Engine {
     virtual Result<void> add_tree(const HostTree& tree, guest::FileTree& name) = 0;
     // Takes it away when its container is gone. Any thread.
     virtual void remove_tree(const guest::FileTree& name) = 0;
+    // Changes what the pod's memory may hold; the guest kernel is told by its own interface. 0: no limit.
+    virtual Result<void> set_memory_limit(uint64_t bytes) = 0;
     // Its processes on the host.
     virtual std::vector<pid_t> processes() const = 0;
     // Readable when one of its processes has ended: the pod is then lost. Borrowed pidfds.

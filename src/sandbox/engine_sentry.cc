@@ -82,6 +82,10 @@ class SentryEngine : public Engine {
         if (!done.ok()) log::debug("remove a tree: {}", done.error().message());
     }
 
+    Result<void> set_memory_limit(uint64_t bytes) override {
+        return host::set_memory_limit(sentry_.memory_control, bytes);
+    }
+
     std::vector<pid_t> processes() const override {
         if (files_start_) return {sentry_start_->pid(), files_start_->pid()};
         return {sentry_.pid, files_.pid};
@@ -129,6 +133,7 @@ class SentryEngine : public Engine {
         if (options.debug) sentry.args.push_back("--debug");
         sentry.fds = {api.second.get(), channel.guest.get(), files.first.get(), options.log_fd};
         sentry.memory_file = true;
+        sentry.memory_limit = options.memory;
         raise_descriptor_limit(sentry);
         sentry_start_.emplace(TRY(host::begin_jailed(sentry)));
 

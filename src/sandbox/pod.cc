@@ -164,7 +164,7 @@ void Pod::watch_events(uint64_t after) {
                 if (event.has_notice()) log::info("guest: {}", event.notice().text());
                 if (!event.has_oom()) continue;
                 for (auto& [id, container] : containers_)
-                    if (event.oom().of_sandbox() || id == event.container_id()) ++container->oom_events;
+                    if (event.container_id().empty() || id == event.container_id()) ++container->oom_events;
             }
         }
         changed_.notify_all();

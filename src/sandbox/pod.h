@@ -89,6 +89,8 @@ class Pod {
     Result<v1::Reply> handle_join(v1::Join& join, std::vector<UniqueFd>& fds);
     Result<v1::Reply> handle_exec(const std::shared_ptr<ControlConnection>& connection, v1::Exec& exec,
                                   std::vector<UniqueFd>& fds);
+    // The pod's memory follows the limit of its first container.
+    Result<void> update_memory(const std::string& resources);
     Result<v1::Reply> handle_wait(const v1::Wait& wait);
     Result<v1::Reply> handle_delete(const v1::Delete& request);
 

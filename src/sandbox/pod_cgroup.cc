@@ -3,6 +3,24 @@
 #include <unistd.h>
 
 namespace casemate::sandbox {
+namespace {
+
+// The guest kernel holds the pod's programs to their limit by itself, and kills by its own choice. The host's limit is
+// for what is beside their memory as well: the helpers' heaps, page tables, cached host files. It lies higher by what
+// those may take, so that the host's killer, which would take the whole pod, does not come first.
+constexpr int64_t kOverhead = int64_t{48} << 20;
+
+}  // namespace
+
+oci::Resources with_overhead(oci::Resources resources) {
+    auto raise = [](std::optional<int64_t>& limit, int64_t by) {
+        if (limit && *limit > 0 && *limit < INT64_MAX - by) *limit += by;
+    };
+    int64_t by = kOverhead + (resources.memory.limit && *resources.memory.limit > 0 ? *resources.memory.limit / 32 : 0);
+    raise(resources.memory.limit, by);
+    raise(resources.memory.swap, by);
+    return resources;
+}
 
 Result<std::unique_ptr<host::Cgroup>> create_cgroup(const oci::Spec& spec, const std::string& id, bool systemd,
                                                     pid_t first_process) {
@@ -17,7 +35,7 @@ Result<std::unique_ptr<host::Cgroup>> create_cgroup(const oci::Spec& spec, const
     if (spec.linux.resources) {
         // Device rules are for processes that open the host's devices. Nothing of a pod does: its devices are the guest
         // kernel's, and the helpers' jails have none.
-        auto applied = cgroup->apply(*spec.linux.resources, false);
+        auto applied = cgroup->apply(with_overhead(*spec.linux.resources), false);
         if (!applied.ok()) {
             (void)cgroup->destroy();
             return applied.take_error();

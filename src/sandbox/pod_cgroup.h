@@ -16,6 +16,8 @@ namespace casemate::sandbox {
 // Makes the cgroup that `spec` names and applies its resources.
 Result<std::unique_ptr<host::Cgroup>> create_cgroup(const oci::Spec& spec, const std::string& id, bool systemd,
                                                     pid_t first_process);
+// `resources` as the host's cgroup gets them: with room for what a pod takes beside its programs' memory.
+oci::Resources with_overhead(oci::Resources resources);
 // Null if the record has none.
 std::unique_ptr<host::Cgroup> open_cgroup(const v1::Record& record);
 void save_cgroup(const host::Cgroup& cgroup, v1::Record& record);

@@ -42,6 +42,7 @@ void PodProcess::process_ended(Process& ended_process, int wait_status) {
             exit.set_exit_status(static_cast<uint32_t>(WEXITSTATUS(wait_status)));
         }
         exit.set_exited_at_ns(realtime_now());
+        exit.set_oom_killed(ended_process.oom_killed.load());
         answers.swap(waiting);
         *reply.mutable_exit() = exit;
         v1::Event event;
@@ -52,13 +53,26 @@ void PodProcess::process_ended(Process& ended_process, int wait_status) {
         pod_.add_event_locked(std::move(event));
         if (console) console->process_ended();
     }
-    static_cast<void>(ended_process);
     for (auto& answer : answers) answer.ok(reply);
 }
 
-Pod::Pod(Kernel& kernel, HostFiles& files, HostPoller& poller) : kernel_(kernel), files_(files), poller_(poller) {}
+Pod::Pod(Kernel& kernel, HostFiles& files, HostPoller& poller) : kernel_(kernel), files_(files), poller_(poller) {
+    kernel_.oom_killer().set_observer(this);
+}
 
 Pod::~Pod() = default;
+
+void Pod::oom_killed(Process& victim) {
+    v1::Event event;
+    event.set_container_id(victim.container->id());
+    {
+        std::lock_guard lock(kernel_.tasks().mutex);
+        if (victim.pid) event.mutable_oom()->set_killed_pid(static_cast<uint32_t>(victim.pid->root_number()));
+    }
+    event.mutable_oom()->set_of_sandbox(true);
+    std::lock_guard lock(mutex_);
+    add_event_locked(std::move(event));
+}
 
 PodContainer* Pod::find_locked(const std::string& id) {
     auto it = containers_.find(id);
@@ -107,7 +121,7 @@ void Pod::get_version(v1::GetVersionRequest, Answer<v1::GetVersionReply> answer)
     reply.set_name("casemate-sentry");
     reply.set_version("0.1.0");
     reply.set_kernel_release(kernel_.options().release);
-    for (const char* capability : {"pause", "trace"}) reply.add_capabilities(capability);
+    for (const char* capability : {"pause", "trace", "profile"}) reply.add_capabilities(capability);
     answer.ok(reply);
 }
 
@@ -245,7 +259,8 @@ void Pod::update_resources(v1::UpdateResourcesRequest request, Answer<v1::Update
             answer.fail(not_supported("the number of CPUs of a running sentry is fixed", "cpus"));
             return;
         }
-        if (request.memory_limit() != 0) kernel_.memory().set_limit(request.memory_limit());
+        if (request.memory_limit() != 0)
+            kernel_.memory().set_limit(request.memory_limit() != UINT64_MAX ? request.memory_limit() : 0);
         answer.ok();
         return;
     }

@@ -20,6 +20,7 @@
 #include "sentry/fs/tty/pts_files.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/namespaces.h"
+#include "sentry/kernel/oom_killer.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/syscall_filter.h"
 #include "sentry/kernel/task.h"
@@ -73,7 +74,7 @@ struct PodContainer {
     bool paused = false;
 };
 
-class Pod final : public guest_api::GuestService {
+class Pod final : public guest_api::GuestService, private OomObserver {
   public:
     Pod(Kernel& kernel, HostFiles& files, HostPoller& poller);
     ~Pod() override;
@@ -109,6 +110,7 @@ class Pod final : public guest_api::GuestService {
   private:
     friend class PodProcess;
 
+    void oom_killed(Process& victim) override;
     BootResult<std::unique_ptr<PodContainer>> build_container(const v1::CreateContainerRequest& request);
     // The root file system and its mount namespace; then everything that is mounted on it, done by `builder`, a task
     // with all capabilities.

@@ -66,6 +66,14 @@ void Pod::get_stats(v1::GetStatsRequest request, Answer<v1::GetStatsReply> answe
     memory.set_limit_bytes(kernel_.memory().limit());
     memory.set_anonymous_bytes(resident);
     memory.set_page_faults(faults);
+    uint64_t kills = 0;
+    if (only) {
+        kills = only->oom_kills.load();
+    } else {
+        std::lock_guard lock(mutex_);
+        for (auto& [id, container] : containers_) kills += container->kernel_container->oom_kills.load();
+    }
+    memory.set_oom_kills(kills);
     reply.set_pids(threads);
     if (only) reply.set_pids_limit(only->task_limit.load());
     answer.ok(reply);
@@ -160,67 +168,6 @@ void Pod::set_clock(v1::SetClockRequest, Answer<v1::SetClockReply> answer) {
 
 void Pod::add_entropy(v1::AddEntropyRequest, Answer<v1::AddEntropyReply> answer) {
     answer.fail(not_supported("the sentry takes the host's random numbers", "data"));
-}
-
-void Pod::get_diagnostics(v1::GetDiagnosticsRequest request, Answer<v1::GetDiagnosticsReply> answer) {
-    auto wanted = [&](std::string_view name) {
-        if (request.sections().empty()) return true;
-        for (const std::string& one : request.sections())
-            if (one == name) return true;
-        return false;
-    };
-    v1::GetDiagnosticsReply reply;
-    auto add = [&](const char* name, std::string text) {
-        constexpr size_t kLimit = 512 << 10;
-        if (text.size() > kLimit) {
-            text.resize(kLimit);
-            text += "\n(cut)\n";
-        }
-        auto& section = *reply.add_sections();
-        section.set_name(name);
-        section.set_text(std::move(text));
-    };
-    TaskSet& tasks = kernel_.tasks();
-    std::string task_text, memory_text, file_text;
-    for (auto& process : tasks.processes(*tasks.root_space)) {
-        for (auto& task : tasks.threads_of(*process)) {
-            if (request.pid() != 0 && static_cast<uint32_t>(process->pid->root_number()) != request.pid()) continue;
-            if (!request.container_id().empty() && process->container->id() != request.container_id()) continue;
-            task_text += fmt::format("{:>7} {:>7} {} {} {}\n", process->pid->root_number(), task->pid().root_number(),
-                                     task->state(), process->container->id(), task->name());
-            if (task->pid().root_number() != process->pid->root_number()) continue;
-            if (Ref<AddressSpace> memory = task->memory_of()) {
-                auto usage = memory->usage();
-                memory_text += fmt::format("{:>7} virtual {:>10} resident {:>10} {}\n", process->pid->root_number(),
-                                           usage.virtual_bytes / 1024, usage.resident_bytes / 1024, task->name());
-            }
-            if (Ref<FdTable> table = task->files_of())
-                for (int fd : table->open_fds()) {
-                    auto file = table->get(fd, true);
-                    if (file.ok())
-                        file_text +=
-                            fmt::format("{:>7} {:>4} {}\n", process->pid->root_number(), fd, (*file)->link_name(*task));
-                }
-        }
-    }
-    if (wanted("tasks")) add("tasks", "    pid     tid state container name\n" + task_text);
-    if (wanted("memory"))
-        add("memory", fmt::format("guest memory in use: {} KiB\n", kernel_.memory().bytes_used() / 1024) + memory_text);
-    if (wanted("files")) add("files", file_text);
-    if (wanted("counters")) add("counters", fmt::format("file server round trips: {}\n", files_.round_trips()));
-    answer.ok(reply);
-}
-
-void Pod::set_trace(v1::SetTraceRequest request, RequestStreams, Answer<v1::SetTraceReply> answer) {
-    if (request.kind() != v1::TRACE_SYSCALLS)
-        return static_cast<void>(answer.fail(not_supported("the sentry has no profile yet", "kind")));
-    if (request.output() != 0 || !request.container_id().empty() || request.pid() != 0 ||
-        request.syscalls_size() != 0) {
-        answer.fail(not_supported("the sentry traces everything, to its log", "output"));
-        return;
-    }
-    kernel_.set_tracing(request.on());
-    answer.ok();
 }
 
 }  // namespace casemate::sentry

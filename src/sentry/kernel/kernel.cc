@@ -1,7 +1,12 @@
 #include "sentry/kernel/kernel.h"
 
+#include <fmt/core.h>
+
 #include "sentry/kernel/futex.h"
+#include "sentry/kernel/kernel_log.h"
 #include "sentry/kernel/namespaces.h"
+#include "sentry/kernel/oom_killer.h"
+#include "sentry/kernel/syscall_watch.h"
 #include "sentry/kernel/task_set.h"
 #include "sentry/kernel/task_threads.h"
 #include "sentry/kernel/timers.h"
@@ -15,13 +20,18 @@ Kernel::Kernel(Platform& platform, MemoryFile& memory, KernelOptions options)
       memory_(memory),
       options_(std::move(options)),
       boot_time_(monotonic_now()),
-      trace_(options_.trace),
       user_namespace_(make_ref<UserNamespace>(nullptr)),
       tasks_(std::make_unique<TaskSet>()),
       futexes_(std::make_unique<FutexTable>()),
       timers_(std::make_unique<TimerThread>()),
       threads_(std::make_unique<TaskThreads>()),
-      vdso_(Vdso::create(platform.host_clocks(), memory, options_.cpus)) {}
+      log_(std::make_unique<KernelLog>()),
+      oom_killer_(std::make_unique<OomKiller>(*this)),
+      watch_(std::make_unique<SyscallWatch>(*this)),
+      vdso_(Vdso::create(platform.host_clocks(), memory, options_.cpus)) {
+    log_->add(fmt::format("Linux version {} {}", options_.release, options_.version));
+    if (options_.trace) watch_->start_record(make_ref<SyscallWatch::Record>());
+}
 
 Kernel::~Kernel() = default;
 

@@ -19,7 +19,10 @@ class FutexTable;   // kernel/futex.h
 class TimerThread;  // kernel/timers.h: one thread that fires all timers
 class TaskThreads;  // kernel/task_threads.h: the sentry's threads behind tasks
 class UserNamespace;
-class Vdso;  // vdso/vdso.h
+class OomKiller;     // kernel/oom_killer.h: what happens when the pod's memory is used up
+class KernelLog;     // kernel/kernel_log.h: what dmesg shows
+class SyscallWatch;  // kernel/syscall_watch.h: the record of system calls and the profile, while somebody asks for them
+class Vdso;          // vdso/vdso.h
 
 struct KernelOptions {
     unsigned cpus = 1;                        // shown to applications and in sched_getaffinity
@@ -44,8 +47,12 @@ class Kernel {
     Vdso* vdso() const { return vdso_.get(); }  // may be null
     UserNamespace& user_namespace() const { return *user_namespace_; }
     Nanoseconds boot_time() const { return boot_time_; }  // CLOCK_MONOTONIC
-    bool tracing() const { return trace_.load(std::memory_order_relaxed); }
-    void set_tracing(bool on) { trace_.store(on, std::memory_order_relaxed); }
+    OomKiller& oom_killer() const { return *oom_killer_; }
+    KernelLog& log() const { return *log_; }
+    SyscallWatch& watch() const { return *watch_; }
+    // Whether somebody watches: what each system call looks at.
+    bool watched() const { return watched_.load(std::memory_order_relaxed); }
+    void set_watched(bool on) { watched_.store(on, std::memory_order_relaxed); }
 
     // Anonymous file systems for objects without a name in the tree (pipes, sockets, memfd, anon inodes).
     FileSystem& anonymous_files() const { return *anonymous_files_; }
@@ -56,13 +63,16 @@ class Kernel {
     MemoryFile& memory_;
     KernelOptions options_;
     Nanoseconds boot_time_;
-    std::atomic<bool> trace_{false};
+    std::atomic<bool> watched_{false};
     Ref<UserNamespace> user_namespace_;
     Ref<FileSystem> anonymous_files_;
     std::unique_ptr<TaskSet> tasks_;
     std::unique_ptr<FutexTable> futexes_;
     std::unique_ptr<TimerThread> timers_;
     std::unique_ptr<TaskThreads> threads_;
+    std::unique_ptr<KernelLog> log_;
+    std::unique_ptr<OomKiller> oom_killer_;
+    std::unique_ptr<SyscallWatch> watch_;
     std::unique_ptr<Vdso> vdso_;
 };
 

@@ -129,6 +129,7 @@ class Process final : public RefCounted {
     std::atomic<int> oom_score_adj{0};
     std::atomic<int> nice{0};
     std::atomic<int> dumpable{1};
+    std::atomic<bool> oom_killed{false};
 
     // Sends to the process as a whole: any thread that does not block it takes it. Locks by itself.
     void send_signal(const siginfo_t& info);

@@ -55,12 +55,17 @@ struct Task::Parts {
     bool has_registers = false;
     uint64_t personality = 0;
     bool keep_capabilities_once = false;
-    Ref<Hold> hold;  // of the parent that waits for this task
-    uint64_t syscall_number = 0;
+    Ref<Hold> hold;               // of the parent that waits for this task
+    uint64_t syscall_number = 0;  // for a restart
     // Of the last fault, for the signal frame.
     uint64_t fault_trap = 0, fault_error = 0, fault_address = 0;
 
     // --- Atomic ---
+    // The system call that it is in, or was in last, for those who look at the task (`casemate debug`).
+    struct Call {
+        std::atomic<uint64_t> number{0}, arguments[6], ip{0};
+        std::atomic<bool> inside{false};
+    } call;
     std::atomic<bool> sleeping{false};
     std::atomic<int> dead{0};
     std::atomic<bool> futexes_released{false};  // its locks were looked through at its end

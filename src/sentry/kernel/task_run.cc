@@ -9,13 +9,14 @@
 #include "base/log.h"
 #include "sentry/kernel/cpu_times.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/oom_killer.h"
 #include "sentry/kernel/posix_timers.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/seccomp.h"
 #include "sentry/kernel/signal_frame.h"
 #include "sentry/kernel/task_hold.h"
+#include "sentry/kernel/syscall_watch.h"
 #include "sentry/kernel/task_signals.h"
-#include "sentry/kernel/trace.h"
 #include "sentry/syscalls/table.h"
 
 namespace casemate::sentry {
@@ -24,6 +25,16 @@ namespace {
 constexpr uint64_t kPageFaultTrap = 14;
 constexpr uint64_t kInstructionFetch = 1 << 4;
 constexpr GuestAddr kVsyscallPage = 0xffffffffff600000;
+
+bool may_be_memory(int error) { return error == ENOMEM || error == EFAULT; }
+
+// A call failed: if the pod has no memory left, that may be why. True: something was done about it, and the call, which
+// did nothing yet, may be tried again.
+bool make_room_for(Task& task, const SyscallRow& row) {
+    if (row.handler == nullptr || !task.kernel().memory().used_up()) return false;
+    task.kernel().oom_killer().make_room(task);
+    return !task.dying();
+}
 
 bool is_restart(int64_t result) { return result <= -kRestartSys && result >= -kRestartBlock; }
 
@@ -101,10 +112,17 @@ TaskRunner::Next TaskRunner::handle_syscall(Task& task, const Stop& stop) {
     const SyscallRow* row = find_syscall(call.nr);
     if (row == nullptr) [[unlikely]]
         return next;
-    bool tracing = task.kernel().tracing();
-    if (tracing) [[unlikely]]
-        trace_enter(task, *row, args);
-    SysResult<int64_t> result = row->handler != nullptr ? row->handler(task, args) : answer_missing(task, *row);
+    Task::Parts::Call& shown = task.parts().call;
+    shown.number.store(call.nr, std::memory_order_relaxed);
+    shown.ip.store(call.ip, std::memory_order_relaxed);
+    for (size_t i = 0; i < 6; ++i) shown.arguments[i].store(call.args[i], std::memory_order_relaxed);
+    shown.inside.store(true, std::memory_order_relaxed);
+    SysResult<int64_t> result = task.kernel().watched()   ? task.kernel().watch().run(task, *row, args)
+                                : row->handler != nullptr ? row->handler(task, args)
+                                                          : answer_missing(task, *row);
+    if (!result.ok() && may_be_memory(errno_of(result.error())) && make_room_for(task, *row)) [[unlikely]]
+        result = row->handler(task, args);
+    shown.inside.store(false, std::memory_order_relaxed);
     if (result.ok()) [[likely]] {
         next.result = *result;
     } else {
@@ -116,8 +134,6 @@ TaskRunner::Next TaskRunner::handle_syscall(Task& task, const Stop& stop) {
             if (code >= kRestartSys) task.attention_.fetch_or(Task::kLook, std::memory_order_relaxed);
         }
     }
-    if (tracing) [[unlikely]]
-        trace_leave(task, *row, args, next.kind == Next::Kind::kComplete ? next.result : 0);
     return next;
 }
 
@@ -134,6 +150,11 @@ void TaskRunner::handle_fault(Task& task, const FaultStop& fault) {
             return;
         auto signal = task.memory().handle_fault(fault);
         if (!signal) return;
+        if (signal->signo == SIGKILL && task.kernel().memory().limit() != 0) {
+            // Out of memory: the instruction is tried again when there is room, or never.
+            task.kernel().oom_killer().make_room(task);
+            return;
+        }
         info.si_signo = signal->signo;
         info.si_code = signal->code;
     }
@@ -236,7 +257,7 @@ bool TaskRunner::before_application(Task& task, Next& next, const Stop& last) {
             }
         }
         if (!taken) break;
-        if (task.kernel().tracing()) trace_signal(task, taken->info);
+        if (task.kernel().watched()) task.kernel().watch().signal(task, taken->info);
         if (taken->timer) signal_of_timer_taken(*taken);
         int signo = taken->info.si_signo;
         SignalSet bit = signal_bit(signo);

@@ -33,6 +33,7 @@ std::optional<FaultSignal> AddressSpace::handle_fault(const FaultStop& fault) {
     } else if (vma->object) {
         uint64_t offset = vma->object_offset + (page - vma->start);
         if (offset >= page_up(vma->object->mappable_size())) return FaultSignal{SIGBUS, BUS_ADRERR};
+        if (fault.signo == SIGBUS && s.memory_.used_up()) return FaultSignal{SIGKILL, 0};
     }
     // The same page again and again: mapping it does not help, so the application must not spin on it.
     if (s.last_fault_ == page && ++s.repeated_faults_ > 8) return FaultSignal{SIGBUS, BUS_ADRERR};

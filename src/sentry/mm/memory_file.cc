@@ -258,6 +258,11 @@ uint64_t MemoryFile::bytes_used() const {
     if (fstat(state_->file_.get(), &status) != 0) return 0;
     return static_cast<uint64_t>(status.st_blocks) * 512;
 }
+bool MemoryFile::used_up() const {
+    constexpr uint64_t kHardly = 64 << 10;
+    uint64_t most = limit();
+    return most != 0 && bytes_used() + kHardly >= most;
+}
 uint64_t MemoryFile::limit() const { return state_->limit_.load(std::memory_order_relaxed); }
 void MemoryFile::set_limit(uint64_t limit) { state_->limit_.store(limit, std::memory_order_relaxed); }
 

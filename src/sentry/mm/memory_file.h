@@ -36,6 +36,8 @@ class MemoryFile {
     // pages; it never raises SIGBUS below the file's size.
     std::byte* at(uint64_t offset, uint64_t size);
     uint64_t bytes_used() const;  // pages touched, for accounting and the pod's limit
+    // Whether hardly a page is left below the limit: a touch that failed may have failed for that.
+    bool used_up() const;
     uint64_t limit() const;
     void set_limit(uint64_t limit);
 

@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/kernel_log.h"
 #include "sentry/kernel/namespaces.h"
 #include "sentry/kernel/pidfd.h"
 #include "sentry/kernel/task_parts.h"
@@ -181,7 +182,26 @@ SysResult<int64_t> sys_vhangup(Task& task, const SyscallArgs&) {
 SysResult<int64_t> sys_syslog(Task& task, const SyscallArgs& args) {
     if (args.i32(0) < 0 || args.i32(0) > 10) return Errno(EINVAL);
     if (!task.has_capability(CAP_SYSLOG) && !task.has_capability(CAP_SYS_ADMIN)) return Errno(EPERM);
-    return 0;  // an empty log
+    KernelLog& log = task.kernel().log();
+    switch (args.i32(0)) {
+        case 3:    // SYSLOG_ACTION_READ_ALL
+        case 4: {  // READ_CLEAR
+            if (args.u64(1) == 0 || args.i32(2) < 0) return Errno(EINVAL);
+            std::string text = log.text(args.u32(2));
+            TRY(task.memory().copy_out(args.u64(1), text.data(), text.size()));
+            if (args.i32(0) == 4) log.clear();
+            return static_cast<int64_t>(text.size());
+        }
+        case 5:  // CLEAR
+            log.clear();
+            return 0;
+        case 9:  // SIZE_UNREAD
+            return static_cast<int64_t>(log.size());
+        case 10:  // SIZE_BUFFER
+            return int64_t{KernelLog::kSize};
+        default:
+            return 0;  // nothing is ever unread, no console
+    }
 }
 
 SysResult<int64_t> sys_iopl(Task&, const SyscallArgs&) { return Errno(EPERM); }
@@ -195,7 +215,7 @@ constexpr SyscallRow kRows[] = {
     {63, "uname", sys_uname, Support::kFull},
     {99, "sysinfo", sys_sysinfo, Support::kPartial, "no load averages, no swap"},
     {101, "ptrace", sys_ptrace, Support::kNone, "tracing is not offered (EPERM)"},
-    {103, "syslog", sys_syslog, Support::kPartial, "an empty log"},
+    {103, "syslog", sys_syslog, Support::kPartial, "the guest kernel's own lines; reading does not wait"},
     {134, "uselib", nullptr, Support::kNone, "as a kernel without CONFIG_USELIB"},
     {135, "personality", sys_personality, Support::kPartial, "ADDR_NO_RANDOMIZE; the others are kept and told"},
     {136, "ustat", nullptr, Support::kNone, "removed from use"},

@@ -82,8 +82,9 @@ SysResult<Ref<FileSystem>> make_cgroup_view(Kernel& kernel, Ref<Container> conta
     add("memory.min", [](Kernel&, Container&, Task&) -> Text { return std::string("0\n"); });
     add("memory.swap.max", [](Kernel&, Container&, Task&) -> Text { return std::string("0\n"); });
     add("memory.swap.current", [](Kernel&, Container&, Task&) -> Text { return std::string("0\n"); });
-    add("memory.events", [](Kernel&, Container&, Task&) -> Text {
-        return std::string("low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n");
+    add("memory.events", [](Kernel&, Container& c, Task&) -> Text {
+        uint64_t kills = c.oom_kills.load();
+        return fmt::format("low 0\nhigh 0\nmax {0}\noom {0}\noom_kill {0}\noom_group_kill 0\n", kills);
     });
     add("memory.stat", [](Kernel& k, Container& c, Task&) -> Text {
         return fmt::format("anon {}\nfile 0\nkernel 0\nshmem 0\ninactive_file 0\nactive_file 0\n", memory_of(k, c));
