@@ -61,6 +61,9 @@ Result<void> run(int argc, char** argv) {
     log::set_sink(kLogFd, log::Format::kText, arguments.debug ? log::Level::kDebug : log::Level::kWarning);
     prctl(PR_SET_DUMPABLE, 0);
     mallopt(M_ARENA_MAX, 2);  // memory counts per pod; and the default would read how many CPUs there are, from a file
+    // What a fork takes and gives back stays in the heap.
+    mallopt(M_TRIM_THRESHOLD, 1 << 20);
+    mallopt(M_TOP_PAD, 64 << 10);
     signal(SIGPIPE, SIG_IGN);
     install_fault_guard();
 

@@ -172,7 +172,7 @@ SysResult<void> Connection::serve() {
         msghdr message{};
         message.msg_iov = &piece;
         message.msg_iovlen = 1;
-        ssize_t n = ::recvmsg(socket_.get(), &message, MSG_CMSG_CLOEXEC);
+        ssize_t n = receiver_.receive(socket_.get(), message, MSG_CMSG_CLOEXEC);
         if (n < 0) {
             if (errno == EINTR) continue;
             return last_errno();

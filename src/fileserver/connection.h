@@ -8,6 +8,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "fileserver/file_server.h"
+#include "fileserver/receiver.h"
 
 namespace casemate::fileserver {
 
@@ -34,6 +35,7 @@ class Connection {
 
     FileServer& server_;
     UniqueFd socket_;
+    Receiver receiver_;
     std::vector<char> buffer_;
     std::string reply_;  // header and data
     Reply header_;

@@ -234,14 +234,15 @@ SysResult<FileServer::Entry> FileServer::create(Target target, uint32_t mode, ui
         ::unlinkat(place.parent, place.name.c_str(), 0);
         return error;
     };
-    struct stat info;
-    if (::fstat(fd.get(), &info) != 0) return undo(last_errno());
-    if (info.st_uid != uid || info.st_gid != gid)
-        if (::fchown(fd.get(), uid, gid) != 0) return undo(last_errno());
-    if ((info.st_mode & kPermissionBits) != (mode & kPermissionBits) || (mode & (S_ISUID | S_ISGID)))
-        if (::fchmod(fd.get(), mode & kPermissionBits) != 0) return undo(last_errno());
+    auto made = read_attributes(fd.get());
+    if (!made.ok()) return undo(made.error());
+    bool owner = made->uid != uid || made->gid != gid;
+    bool permissions = (made->mode & kPermissionBits) != (mode & kPermissionBits) || (mode & (S_ISUID | S_ISGID));
+    if (owner && ::fchown(fd.get(), uid, gid) != 0) return undo(last_errno());
+    if (permissions && ::fchmod(fd.get(), mode & kPermissionBits) != 0) return undo(last_errno());
     Entry entry;
-    entry.attributes = TRY(read_attributes(fd.get()));
+    entry.attributes = *made;
+    if (owner || permissions) entry.attributes = TRY(read_attributes(fd.get()));
     entry.fd = std::move(fd);
     return entry;
 }

@@ -8,6 +8,8 @@
 namespace casemate::sentry {
 namespace {
 
+constexpr uint64_t kPopulated = 32 << 10;
+
 int host_protection(int protection) { return protection & (PROT_READ | PROT_WRITE | PROT_EXEC); }
 
 }  // namespace
@@ -82,7 +84,9 @@ SysResult<void> AddressSpace::State::back(Vma& vma, Changes& changes, bool popul
         auto range = TRY(memory_.allocate(vma.size(), vma.start));
         vma.backing = Backing::kMemory;
         vma.memory_offset = range.offset;
-        map_memory(vma, changes, populate);
+        // Pages of an arena are there: mapping them along costs a fraction of the faults.
+        bool cheap = vma.size() <= kPopulated && (vma.protection & PROT_WRITE) != 0;
+        map_memory(vma, changes, populate || cheap);
         if (vma.size() >= kHugePage && !vma.grows_down)
             changes.orders.push_back(
                 {.kind = MapOrder::Kind::kAdvise, .address = vma.start, .size = vma.size(), .advice = MADV_HUGEPAGE});

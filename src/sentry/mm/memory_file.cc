@@ -125,6 +125,18 @@ class MemoryFile::State {
     std::byte* base_;
     std::atomic<uint64_t> limit_;
 
+    // Asks the host how much is in use; far below the limit only now and then, which small pieces cannot outrun.
+    bool over(uint64_t limit, uint64_t size, const MemoryFile& file) {
+        constexpr uint64_t kUnasked = 1 << 20, kFar = 64 << 20;
+        uint64_t unasked = unasked_.fetch_add(size, std::memory_order_relaxed) + size;
+        uint64_t used = last_used_.load(std::memory_order_relaxed);
+        if (unasked < kUnasked && used < limit && limit - used > kFar) return false;
+        used = file.bytes_used();
+        unasked_.store(0, std::memory_order_relaxed);
+        last_used_.store(used, std::memory_order_relaxed);
+        return used >= limit;
+    }
+
     SysResult<FileRange> allocate(uint64_t size, uint64_t align_hint) {
         std::lock_guard lock(mutex_);
         if (size < kHuge) return allocate_small(size);
@@ -212,6 +224,7 @@ class MemoryFile::State {
     size_t hint_ = 0;                             // guarded by mutex_: the arena that last had room
     size_t free_arenas_ = 0;                      // guarded by mutex_: wholly free and still touched
     Extents large_;                               // guarded by mutex_
+    std::atomic<uint64_t> unasked_{0}, last_used_{~uint64_t{0}};
 };
 
 MemoryFile::MemoryFile(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -239,7 +252,7 @@ SysResult<FileRange> MemoryFile::allocate(uint64_t size, uint64_t align_hint) {
     auto rounded = page_up_checked(size);
     if (!rounded || *rounded == 0 || *rounded > kFileSize) return Errno(ENOMEM);
     uint64_t limit = state_->limit_.load(std::memory_order_relaxed);
-    if (limit != 0 && bytes_used() >= limit) return Errno(ENOMEM);
+    if (limit != 0 && state_->over(limit, *rounded, *this)) return Errno(ENOMEM);
     return state_->allocate(*rounded, align_hint);
 }
 

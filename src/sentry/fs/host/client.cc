@@ -71,7 +71,7 @@ SysResult<HostFiles::Answer> HostFiles::call(Request& request, std::string_view 
     message.msg_control = control;
     message.msg_controllen = sizeof(control);
     ssize_t n;
-    while ((n = ::recvmsg(socket_.get(), &message, MSG_CMSG_CLOEXEC)) < 0)
+    while ((n = receiver_.receive(socket_.get(), message, MSG_CMSG_CLOEXEC)) < 0)
         if (errno != EINTR) return Errno(EIO);
     Answer answer;
     for (cmsghdr* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(&message, c)) {

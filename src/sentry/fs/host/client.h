@@ -13,6 +13,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "fileserver/protocol.h"
+#include "fileserver/receiver.h"
 
 namespace casemate::sentry {
 
@@ -46,6 +47,7 @@ class HostFiles {
 
     std::mutex mutex_;
     UniqueFd socket_;  // guarded by mutex_, as all below
+    fileserver::Receiver receiver_;
     std::vector<char> buffer_;
     std::vector<fileserver::NodeId> forgets_;
     uint64_t sent_ = 0;

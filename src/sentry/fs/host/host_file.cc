@@ -128,7 +128,13 @@ class HostMappable final : public Mappable {
         piece.in_memory_file = false;
         piece.offset = offset;
         piece.host_fd = fd_->fd.get();
+        // What lay within the file once is not asked for again: past a new end the host raises SIGBUS by itself.
+        if (offset + size <= known_end_.load(std::memory_order_relaxed)) {
+            piece.size = size;
+            return piece;
+        }
         uint64_t end = page_up(mappable_size());
+        known_end_.store(end, std::memory_order_relaxed);
         piece.size = offset >= end ? 0 : std::min(size, end - offset);
         return piece;
     }
@@ -148,6 +154,7 @@ class HostMappable final : public Mappable {
 
   private:
     const Ref<HostFd> fd_;
+    std::atomic<uint64_t> known_end_{0};
 };
 
 }  // namespace
