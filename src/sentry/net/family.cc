@@ -1,6 +1,7 @@
 #include "sentry/net/family.h"
 
 #include "sentry/net/inet/inet_socket.h"
+#include "sentry/net/netlink/netlink_socket.h"
 #include "sentry/net/network.h"
 #include "sentry/net/unix/unix_socket.h"
 
@@ -17,6 +18,7 @@ constexpr Family kFamilies[] = {
     {AF_UNIX, create_unix_socket},
     {AF_INET, create_inet_socket},
     {AF_INET6, create_inet_socket},
+    {AF_NETLINK, create_netlink_socket},
 };
 
 constexpr int kMostTypes = 11;  // SOCK_MAX

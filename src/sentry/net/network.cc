@@ -9,12 +9,14 @@
 #include "sentry/net/inet/inet_socket.h"
 #include "sentry/net/inet/ports.h"
 #include "sentry/net/interfaces.h"
+#include "sentry/net/netlink/netlink_hub.h"
 #include "sentry/net/unix/unix_socket.h"
 
 namespace casemate::sentry {
 
 Network::Network(bool ready)
     : interfaces_(std::make_unique<Interfaces>(ready)),
+      netlink_(std::make_unique<NetlinkHub>(*interfaces_)),
       tcp_(std::make_unique<PortTable>()),
       udp_(std::make_unique<PortTable>()),
       udplite_(std::make_unique<PortTable>()) {}
@@ -49,13 +51,16 @@ void Network::remove_unix(UnixSocket& socket) {
     unix_sockets_.erase(&socket);
 }
 
-std::string Network::unix_text() {
+std::vector<Ref<UnixSocket>> Network::unix_sockets() {
     std::vector<Ref<UnixSocket>> all;
-    {
-        std::lock_guard lock(mutex_);
-        for (UnixSocket* socket : unix_sockets_)
-            if (socket->try_ref()) all.push_back(Ref<UnixSocket>::adopt(socket));
-    }
+    std::lock_guard lock(mutex_);
+    for (UnixSocket* socket : unix_sockets_)
+        if (socket->try_ref()) all.push_back(Ref<UnixSocket>::adopt(socket));
+    return all;
+}
+
+std::string Network::unix_text() {
+    std::vector<Ref<UnixSocket>> all = unix_sockets();
     std::string text = "Num       RefCount Protocol Flags    Type St Inode Path\n";
     for (auto& socket : all) {
         text +=

@@ -6,12 +6,14 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "base/ref.h"
 
 namespace casemate::sentry {
 
 class Interfaces;        // net/interfaces.h
+class NetlinkHub;        // net/netlink/netlink_hub.h
 class NetworkNamespace;  // kernel/namespaces.h
 class PortTable;         // net/inet/ports.h
 class Socket;
@@ -33,8 +35,10 @@ class Network final : public RefCounted {
     // All Unix sockets, for /proc/net/unix.
     void add_unix(UnixSocket& socket);
     void remove_unix(UnixSocket& socket);
+    std::vector<Ref<UnixSocket>> unix_sockets();
 
     Interfaces& interfaces() { return *interfaces_; }
+    NetlinkHub& netlink() { return *netlink_; }
     PortTable& tcp_ports() { return *tcp_; }
     PortTable& udp_ports() { return *udp_; }
     PortTable& udplite_ports() { return *udplite_; }
@@ -49,6 +53,7 @@ class Network final : public RefCounted {
     std::map<std::string, Ref<UnixName>, std::less<>> abstract_;  // guarded by mutex_
     std::set<UnixSocket*> unix_sockets_;                          // guarded by mutex_
     const std::unique_ptr<Interfaces> interfaces_;
+    const std::unique_ptr<NetlinkHub> netlink_;
     const std::unique_ptr<PortTable> tcp_, udp_, udplite_;
 };
 

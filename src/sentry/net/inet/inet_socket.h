@@ -30,7 +30,8 @@ class InetSocket : public Socket {
     struct Status {
         InetEndpoint local, peer;
         int state = 7;  // TCP_CLOSE
-        size_t sending = 0, receiving = 0;
+        size_t sending = 0, receiving = 0;  // a listener: its backlog, the connections in it
+        bool chose_port = true;             // the application did
     };
     virtual Status status() = 0;
 

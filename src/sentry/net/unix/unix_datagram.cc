@@ -233,4 +233,17 @@ void UnixDatagram::closed() {
     waiters()->everything();
 }
 
+UnixSocket::Diagnosis UnixDatagram::diagnosis() {
+    Diagnosis result;
+    result.receiving = queue_.first_size();
+    result.sending = budget_->used();
+    if (receive_shut_) result.shutdown |= 1;
+    if (send_shut_) result.shutdown |= 2;
+    if (Ref<Inbox> other = peer()) {
+        result.state = 1;
+        if (Ref<UnixDatagram> socket = socket_of(*other)) result.peer_inode = socket->inode_number();
+    }
+    return result;
+}
+
 }  // namespace casemate::sentry

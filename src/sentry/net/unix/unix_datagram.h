@@ -24,6 +24,7 @@ class UnixDatagram final : public UnixSocket {
     void for_each_passed(const std::function<void(PassedFiles&)>& visit) override { queue_.for_each_passed(visit); }
     void take_passed(std::vector<Ref<PassedFiles>>& into) override { queue_.take_passed(into); }
     int state_number() override { return peer() ? 3 : 1; }
+    Diagnosis diagnosis() override;
 
   private:
     // The other end's receiving part: held by those who are connected to it, without keeping the socket itself.

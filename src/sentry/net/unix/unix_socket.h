@@ -29,6 +29,17 @@ class UnixSocket : public Socket {
     virtual void take_passed(std::vector<Ref<PassedFiles>>& into) = 0;
     // As in /proc/net/unix.
     virtual int state_number() = 0;
+    // For sock_diag: the state as TCP's, what waits in its queues (a listener's: connections, and its backlog), and who
+    // is at the other end: an inode, or a connection and the side of it.
+    struct Diagnosis {
+        int state = 7;
+        size_t receiving = 0, sending = 0;
+        uint8_t shutdown = 0;  // 1: receives no more; 2: sends no more
+        uint64_t peer_inode = 0;
+        const void* connection = nullptr;
+        int side = 0;
+    };
+    virtual Diagnosis diagnosis() = 0;
 
   protected:
     // The socket that `address` names: EINVAL, ENOENT, ECONNREFUSED, EACCES, EPROTOTYPE.

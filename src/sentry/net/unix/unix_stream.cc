@@ -208,6 +208,29 @@ void UnixStream::take_passed(std::vector<Ref<PassedFiles>>& into) {
     for (auto& child : pending_) child->take_passed(into);
 }
 
+UnixSocket::Diagnosis UnixStream::diagnosis() {
+    Diagnosis result;
+    UnixConnection* mine = connection();
+    if (mine == nullptr) {
+        std::lock_guard lock(mutex_);
+        if (listening_) result = {.state = 10, .receiving = pending_.size(), .sending = backlog_};
+        return result;
+    }
+    result.state = 1;
+    result.connection = mine;
+    result.side = side_;
+    if (ended(*mine, 1 - side_)) result.shutdown |= 1;
+    if (ended(*mine, side_)) result.shutdown |= 2;
+    if (packets()) {
+        result.receiving = mine->packets[1 - side_].first_size();
+        result.sending = mine->budgets[side_]->used();
+    } else {
+        result.receiving = mine->bytes.incoming(side_).bytes();
+        result.sending = mine->bytes.outgoing(side_).bytes();
+    }
+    return result;
+}
+
 int UnixStream::state_number() {
     return connection() != nullptr ? 3 : 1;  // SS_CONNECTED, SS_UNCONNECTED
 }

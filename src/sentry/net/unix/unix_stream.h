@@ -44,6 +44,7 @@ class UnixStream final : public UnixSocket {
     void for_each_passed(const std::function<void(PassedFiles&)>& visit) override;
     void take_passed(std::vector<Ref<PassedFiles>>& into) override;
     int state_number() override;
+    Diagnosis diagnosis() override;
 
   private:
     bool packets() const { return type() == SOCK_SEQPACKET; }
