@@ -326,7 +326,6 @@ SysResult<void> change_link(Interfaces& model, const Link& link, uint64_t comman
             break;
         case SIOCSIFHWADDR:
             if (request.ifr_hwaddr.sa_family != link.type) return Errno(EINVAL);
-            if (link.loopback()) return Errno(EOPNOTSUPP);
             change.hardware.emplace();
             memcpy(change.hardware->data(), request.ifr_hwaddr.sa_data, change.hardware->size());
             break;

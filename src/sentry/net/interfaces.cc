@@ -52,8 +52,8 @@ InetAddress eui64_link_local(const HardwareAddress& mac) {
 }  // namespace
 
 uint8_t Link::operational_state() const {
-    if (loopback()) return 0;  // IF_OPER_UNKNOWN
     if (!up()) return 2;       // IF_OPER_DOWN
+    if (loopback()) return 0;  // IF_OPER_UNKNOWN
     return carrier ? 6 : 3;    // IF_OPER_UP, IF_OPER_LOWERLAYERDOWN
 }
 
@@ -213,8 +213,15 @@ std::vector<Route> Interfaces::routes_of_locked(const Link& link) const {
                 add(true, RTN_UNICAST, one.peer, one.prefix, one.metric != 0 ? one.metric : kPrefixMetric6);
             continue;
         }
+        // A secondary address's routes prefer the primary one.
+        InetAddress source = one.address;
+        if (one.flags & IFA_F_SECONDARY)
+            for (const LinkAddress& other : addresses_)
+                if (other.link == one.link && !other.v6() && !(other.flags & IFA_F_SECONDARY) &&
+                    other.prefix == one.prefix && same_network(other.peer, one.peer, one.prefix))
+                    source = other.address;
         auto with_source = [&](Route& route) {
-            if (!route.source) route.source = one.address;
+            if (!route.source) route.source = source;
         };
         with_source(add(false, RTN_LOCAL, one.address, 32, 0));
         InetAddress network = masked(one.peer, one.prefix);
@@ -327,7 +334,13 @@ SysResult<void> Interfaces::insert_address_locked(LinkAddress address, Changing&
                 address.flags |= IFA_F_SECONDARY;
     }
     std::vector<Route> before = routes_of_locked(link);
-    addresses_.push_back(address);
+    // IPv6 keeps those with the larger scope first, and of equals the latest.
+    auto at = addresses_.end();
+    if (address.v6())
+        at = std::find_if(addresses_.begin(), addresses_.end(), [&](const LinkAddress& other) {
+            return other.link == address.link && other.v6() && other.scope >= address.scope;
+        });
+    addresses_.insert(at, address);
     changing.now(address);
     replace_derived_locked(before, routes_of_locked(link), changing);
     return {};
@@ -340,7 +353,7 @@ SysResult<void> Interfaces::add_address(LinkAddress address, bool replace) {
     if (address.prefix > (address.v6() ? 128 : 32) || address.label.size() >= IFNAMSIZ) return Errno(EINVAL);
     if (address.peer.is_any6()) address.peer = address.address;
     if (address.v6() != !address.peer.is_v4() || (address.v6() && address.address.is_any6())) return Errno(EINVAL);
-    if (address.address.is_multicast()) return Errno(address.v6() ? EADDRNOTAVAIL : EINVAL);
+    if (address.v6() && address.address.is_multicast()) return Errno(EADDRNOTAVAIL);
     for (LinkAddress& other : addresses_) {
         bool same = address.v6() ? other.link == address.link && other.address == address.address
                                  : other.link == address.link && other.address == address.address &&

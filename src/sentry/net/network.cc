@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <atomic>
 #include <cstring>
 
 #include "sentry/kernel/namespaces.h"
@@ -14,8 +15,18 @@
 
 namespace casemate::sentry {
 
+namespace {
+
+uint64_t next_cookie() {
+    static std::atomic<uint64_t> last{0};
+    return ++last;
+}
+
+}  // namespace
+
 Network::Network(bool ready)
-    : interfaces_(std::make_unique<Interfaces>(ready)),
+    : cookie_(next_cookie()),
+      interfaces_(std::make_unique<Interfaces>(ready)),
       netlink_(std::make_unique<NetlinkHub>(*interfaces_)),
       tcp_(std::make_unique<PortTable>()),
       udp_(std::make_unique<PortTable>()),
@@ -49,6 +60,20 @@ void Network::add_unix(UnixSocket& socket) {
 void Network::remove_unix(UnixSocket& socket) {
     std::lock_guard lock(mutex_);
     unix_sockets_.erase(&socket);
+}
+
+void Network::join_group(const InetAddress& group, int link) {
+    std::lock_guard lock(mutex_);
+    groups_[{link, group}]++;
+}
+void Network::leave_group(const InetAddress& group, int link) {
+    std::lock_guard lock(mutex_);
+    auto it = groups_.find({link, group});
+    if (it != groups_.end() && --it->second == 0) groups_.erase(it);
+}
+std::map<std::pair<int, InetAddress>, unsigned> Network::groups() {
+    std::lock_guard lock(mutex_);
+    return groups_;
 }
 
 std::vector<Ref<UnixSocket>> Network::unix_sockets() {

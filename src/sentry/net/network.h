@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/ref.h"
+#include "sentry/net/inet/endpoint.h"
 
 namespace casemate::sentry {
 
@@ -37,6 +38,8 @@ class Network final : public RefCounted {
     void remove_unix(UnixSocket& socket);
     std::vector<Ref<UnixSocket>> unix_sockets();
 
+    // That no other network namespace has (SO_NETNS_COOKIE).
+    uint64_t cookie() const { return cookie_; }
     Interfaces& interfaces() { return *interfaces_; }
     NetlinkHub& netlink() { return *netlink_; }
     PortTable& tcp_ports() { return *tcp_; }
@@ -44,14 +47,20 @@ class Network final : public RefCounted {
     PortTable& udplite_ports() { return *udplite_; }
 
     // The texts of /proc/net/{unix,tcp,tcp6,udp,udp6}.
+    // Groups that sockets have joined, counted; for the stack and /proc/net/igmp.
+    void join_group(const InetAddress& group, int link);
+    void leave_group(const InetAddress& group, int link);
+    std::map<std::pair<int, InetAddress>, unsigned> groups();
     std::string unix_text();
     std::string tcp_text(bool v6);
     std::string udp_text(bool v6);
 
   private:
+    const uint64_t cookie_;
     std::mutex mutex_;
     std::map<std::string, Ref<UnixName>, std::less<>> abstract_;  // guarded by mutex_
     std::set<UnixSocket*> unix_sockets_;                          // guarded by mutex_
+    std::map<std::pair<int, InetAddress>, unsigned> groups_;      // guarded by mutex_
     const std::unique_ptr<Interfaces> interfaces_;
     const std::unique_ptr<NetlinkHub> netlink_;
     const std::unique_ptr<PortTable> tcp_, udp_, udplite_;

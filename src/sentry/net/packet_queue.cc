@@ -1,5 +1,7 @@
 #include "sentry/net/packet_queue.h"
 
+#include <algorithm>
+#include <cstring>
 #include <new>
 
 #include "sentry/mm/io_buffer.h"
@@ -15,6 +17,21 @@ SysResult<Packet> Packet::copy_from(IoBuffer& from, size_t size) {
     size_t copied = TRY(from.copy_from(packet.data.get(), size));
     if (copied < size) return Errno(EFAULT);
     return packet;
+}
+
+Packet Packet::duplicate() const {
+    Packet copy;
+    copy.size = size;
+    copy.data.reset(new (std::nothrow) std::byte[std::max<size_t>(size, 1)]);
+    if (!copy.data) copy.size = 0;
+    if (copy.size > 0) memcpy(copy.data.get(), data.get(), copy.size);
+    copy.from = from;
+    copy.to = to;
+    copy.hop_limit = hop_limit;
+    copy.traffic_class = traffic_class;
+    copy.link = link;
+    copy.arrived = arrived;
+    return copy;
 }
 
 PacketQueue::Put PacketQueue::put(Packet& packet, size_t most_packets, size_t most_bytes) {
@@ -43,6 +60,18 @@ bool PacketQueue::peek(const std::function<void(Packet&)>& look) {
     if (packets_.empty()) return false;
     look(packets_.front());
     return true;
+}
+
+bool PacketQueue::peek_at(size_t offset, const std::function<void(Packet&, size_t)>& look) {
+    std::lock_guard lock(mutex_);
+    for (Packet& packet : packets_) {
+        if (offset < packet.size || offset == 0) {
+            look(packet, offset);
+            return true;
+        }
+        offset -= packet.size;
+    }
+    return false;
 }
 
 void PacketQueue::end() {

@@ -43,6 +43,8 @@ struct Packet {
     Ref<RefCounted> sender;  // Unix: the sender's UnixName; null: unnamed
     InetEndpoint from, to;   // UDP
     int hop_limit = 64, traffic_class = 0;
+    int link = 1;             // that it came by
+    uint32_t drops = 0;       // of the queue, when it came
     Nanoseconds arrived = 0;  // CLOCK_REALTIME
 
     Packet() = default;
@@ -59,6 +61,8 @@ struct Packet {
     bool charged() const { return static_cast<bool>(budget_); }
     // `size` bytes out of `from`. EFAULT, ENOBUFS.
     static SysResult<Packet> copy_from(IoBuffer& from, size_t size);
+    // The same to somebody else; what rides on it and who pays stay behind.
+    Packet duplicate() const;
     size_t cost() const { return size + kOverhead; }
 
   private:
@@ -76,6 +80,8 @@ class PacketQueue {
     // Takes the first packet, or (peek) hands it to `look` under the lock and leaves it.
     std::optional<Packet> take();
     bool peek(const std::function<void(Packet&)>& look);
+    // The packet that the byte at `offset` of the queue lies in, and how far in.
+    bool peek_at(size_t offset, const std::function<void(Packet&, size_t)>& look);
 
     // Nothing more will come; what is there can be read.
     void end();

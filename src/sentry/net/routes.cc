@@ -245,11 +245,10 @@ SysResult<void> Interfaces::add_route(Route route, unsigned how) {
             bool direct_link = route.v6 && link_local6(*route.gateway);
             if (direct_link && route.link == 0) return Errno(EINVAL);
             if (!direct_link) {
-                const Route* ours = find_route_locked(*route.gateway, RT_TABLE_LOCAL, 0);
-                if (ours != nullptr && ours->type == RTN_LOCAL) return Errno(EINVAL);
-                way = find_route_locked(*route.gateway, RT_TABLE_MAIN, route.link);
-                if (way == nullptr || way->type != RTN_UNICAST || way->gateway)
-                    return Errno(route.v6 ? EHOSTUNREACH : ENETUNREACH);
+                way = find_route_locked(*route.gateway, RT_TABLE_LOCAL, route.link);
+                if (way == nullptr) way = find_route_locked(*route.gateway, RT_TABLE_MAIN, route.link);
+                bool fits = way != nullptr && (way->type == RTN_UNICAST || way->type == RTN_LOCAL) && !way->gateway;
+                if (!fits || (route.v6 && way->link == kLoopback)) return Errno(route.v6 ? EHOSTUNREACH : ENETUNREACH);
                 if (route.link == 0) route.link = way->link;
             }
         }

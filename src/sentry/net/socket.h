@@ -38,6 +38,8 @@ struct SocketOptions {
     std::atomic<int> linger_seconds{-1};  // -1: off
     std::atomic<uint32_t> priority{0}, mark{0}, max_pacing_rate{~0u};
     std::atomic<int> bound_device{0};
+    std::atomic<uint32_t> timestamping{0};  // SOF_TIMESTAMPING_*
+    std::atomic<int> incoming_cpu{-1}, busy_poll{0}, busy_poll_budget{8}, buffer_lock{0}, transmit_rehash{1};
 };
 enum SocketFlag : uint32_t {
     kReuseAddress = 1 << 0,
@@ -52,8 +54,12 @@ enum SocketFlag : uint32_t {
     kNoCheck = 1 << 9,
     kDebug = 1 << 10,
     kPassSecurity = 1 << 11,
-    kReceiveErrors = 1 << 12,  // SO_RXQ_OVFL, kept only
+    kTellDrops = 1 << 12,  // SO_RXQ_OVFL
     kZeroCopy = 1 << 13,
+    kSelectErrors = 1 << 14,  // SO_SELECT_ERR_QUEUE
+    kNoFcs = 1 << 15,
+    kReceiveMark = 1 << 16,
+    kPreferBusyPoll = 1 << 17,
 };
 
 // sendmsg's arguments behind the descriptor. `flags`: MSG_*, with MSG_DONTWAIT if the file is non-blocking.

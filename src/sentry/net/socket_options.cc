@@ -4,12 +4,20 @@
 
 #include <algorithm>
 
+#include <array>
+#include <cstring>
+
+#include "sentry/net/interfaces.h"
 #include "sentry/net/socket.h"
 
 namespace casemate::sentry {
 namespace {
 
 constexpr uint32_t kLeastSendBuffer = 4608, kLeastReceiveBuffer = 2304;
+
+// Newer than Debian's headers.
+constexpr int kSoReceiveMark = 75;
+constexpr uint32_t kTimestampingFlags = (1u << 19) - 1;  // SOF_TIMESTAMPING_MASK
 
 struct Switch {
     int name;
@@ -21,13 +29,15 @@ constexpr Switch kSwitches[] = {
     {SO_KEEPALIVE, kKeepAlive},
     {SO_BROADCAST, kBroadcast},
     {SO_PASSCRED, kPassCredentials},
-    {SO_TIMESTAMP, kTimestamp},
-    {SO_TIMESTAMPNS, kTimestampNs},
     {SO_OOBINLINE, kOobInline},
     {SO_DONTROUTE, kDontRoute},
     {SO_NO_CHECK, kNoCheck},
     {SO_DEBUG, kDebug},
-    {SO_RXQ_OVFL, kReceiveErrors},
+    {SO_RXQ_OVFL, kTellDrops},
+    {SO_SELECT_ERR_QUEUE, kSelectErrors},
+    {SO_NOFCS, kNoFcs},
+    {SO_PREFER_BUSY_POLL, kPreferBusyPoll},
+    {kSoReceiveMark, kReceiveMark},
 };
 
 SysResult<Nanoseconds> timeout_of(std::span<const std::byte> value) {
@@ -75,6 +85,11 @@ SysResult<void> Socket::set_option(Task& task, int level, int name, std::span<co
         case SO_PEERGROUPS:
         case SO_COOKIE:
             return Errno(ENOPROTOOPT);
+        case SO_INCOMING_NAPI_ID:
+        case SO_MEMINFO:
+        case SO_BPF_EXTENSIONS:
+        case SO_NETNS_COOKIE:
+            return Errno(ENOPROTOOPT);
         case SO_BINDTODEVICE: {
             if (!task.has_capability(CAP_NET_RAW) && options_.bound_device != 0) return Errno(EPERM);
             std::string device(reinterpret_cast<const char*>(value.data()), std::min<size_t>(value.size(), 15));
@@ -83,8 +98,9 @@ SysResult<void> Socket::set_option(Task& task, int level, int name, std::span<co
                 options_.bound_device = 0;
                 return {};
             }
-            if (device != "lo") return Errno(ENODEV);
-            options_.bound_device = 1;
+            auto link = network_->interfaces().find_link(device);
+            if (!link) return Errno(ENODEV);
+            options_.bound_device = link->index;
             return {};
         }
         case SO_ATTACH_FILTER:
@@ -102,8 +118,7 @@ SysResult<void> Socket::set_option(Task& task, int level, int name, std::span<co
         if (one.name != name) continue;
         if (name == SO_DEBUG && number != 0 && !task.has_capability(CAP_NET_ADMIN)) return Errno(EACCES);
         if (name == SO_PASSCRED && family_ != AF_UNIX) return Errno(EOPNOTSUPP);
-        if (name == SO_TIMESTAMP && number != 0) set_flag(kTimestampNs, false);
-        if (name == SO_TIMESTAMPNS && number != 0) set_flag(kTimestamp, false);
+        if (name == SO_PREFER_BUSY_POLL && number != 0 && !task.has_capability(CAP_NET_ADMIN)) return Errno(EPERM);
         set_flag(one.flag, number != 0);
         return {};
     }
@@ -124,6 +139,55 @@ SysResult<void> Socket::set_option(Task& task, int level, int name, std::span<co
         case SO_RCVLOWAT:
             options_.receive_low_water = number < 0 ? INT32_MAX : static_cast<uint32_t>(std::max(number, 1));
             return {};
+        case SO_TIMESTAMP_OLD:
+        case SO_TIMESTAMP_NEW:
+        case SO_TIMESTAMPNS_OLD:
+        case SO_TIMESTAMPNS_NEW: {
+            bool nanoseconds = name == SO_TIMESTAMPNS_OLD || name == SO_TIMESTAMPNS_NEW;
+            set_flag(nanoseconds ? kTimestampNs : kTimestamp, number != 0);
+            if (number != 0) set_flag(nanoseconds ? kTimestamp : kTimestampNs, false);
+            return {};
+        }
+        case SO_TIMESTAMPING_OLD:
+        case SO_TIMESTAMPING_NEW:
+            if (static_cast<uint32_t>(number) & ~kTimestampingFlags) return Errno(EINVAL);
+            options_.timestamping = static_cast<uint32_t>(number);
+            return {};
+        case SO_BUSY_POLL:
+            if (number < 0) return Errno(EINVAL);
+            if (number > options_.busy_poll && !task.has_capability(CAP_NET_ADMIN)) return Errno(EPERM);
+            options_.busy_poll = number;
+            return {};
+        case SO_BUSY_POLL_BUDGET:
+            if (number > options_.busy_poll_budget && !task.has_capability(CAP_NET_ADMIN)) return Errno(EPERM);
+            if (number < 0 || number > 0xffff) return Errno(EINVAL);
+            options_.busy_poll_budget = number;
+            return {};
+        case SO_INCOMING_CPU:
+            options_.incoming_cpu = number;
+            return {};
+        case SO_ZEROCOPY: {
+            bool internet = family_ == AF_INET || family_ == AF_INET6;
+            if (!internet || (type_ != SOCK_STREAM && type_ != SOCK_DGRAM)) return Errno(EOPNOTSUPP);
+            if (number < 0 || number > 1) return Errno(EINVAL);
+            set_flag(kZeroCopy, number != 0);
+            return {};
+        }
+        case SO_BUF_LOCK:
+            if (number & ~3) return Errno(EINVAL);
+            options_.buffer_lock = number;
+            return {};
+        case SO_TXREHASH:
+            if (number < -1 || number > 1) return Errno(EINVAL);
+            options_.transmit_rehash = number == -1 ? 1 : number;
+            return {};
+        case SO_BINDTOIFINDEX:
+            if (!task.has_capability(CAP_NET_RAW) && options_.bound_device != 0) return Errno(EPERM);
+            if (number < 0) return Errno(EINVAL);
+            options_.bound_device = number;
+            return {};
+        case SO_PEEK_OFF:  // families that can say so first
+            return Errno(EOPNOTSUPP);
         case SO_PRIORITY:
             if ((number < 0 || number > 6) && !task.has_capability(CAP_NET_ADMIN)) return Errno(EPERM);
             options_.priority = static_cast<uint32_t>(number);
@@ -174,16 +238,60 @@ SysResult<std::vector<std::byte>> Socket::get_option(Task& task, int level, int 
             int seconds = options_.linger_seconds;
             return option_bytes(linger{seconds >= 0, std::max(seconds, 0)});
         }
+        case SO_TIMESTAMP_OLD:
+        case SO_TIMESTAMP_NEW:
+            return option_bytes<int>(has(kTimestamp) ? 1 : 0);
+        case SO_TIMESTAMPNS_OLD:
+        case SO_TIMESTAMPNS_NEW:
+            return option_bytes<int>(has(kTimestampNs) ? 1 : 0);
+        case SO_TIMESTAMPING_OLD:
+        case SO_TIMESTAMPING_NEW:
+            return option_bytes(std::array<uint32_t, 2>{options_.timestamping.load(), 0});
+        case SO_BUSY_POLL:
+            return option_bytes<int>(options_.busy_poll);
+        case SO_BUSY_POLL_BUDGET:
+            return option_bytes<int>(options_.busy_poll_budget);
+        case SO_INCOMING_CPU:
+            return option_bytes<int>(options_.incoming_cpu);
+        case SO_INCOMING_NAPI_ID:
+            return option_bytes<int>(0);
+        case SO_ZEROCOPY:
+            return option_bytes<int>(has(kZeroCopy) ? 1 : 0);
+        case SO_BUF_LOCK:
+            return option_bytes<int>(options_.buffer_lock);
+        case SO_TXREHASH:
+            return option_bytes<int>(options_.transmit_rehash);
+        case SO_BINDTOIFINDEX:
+            return option_bytes<int>(options_.bound_device);
+        case SO_BPF_EXTENSIONS:
+            return option_bytes<int>(64);  // SKF_AD_MAX
+        case SO_NETNS_COOKIE:
+            if (room < sizeof(uint64_t)) return Errno(EINVAL);
+            return option_bytes<uint64_t>(network_->cookie());
+        case SO_MEMINFO: {
+            std::array<uint32_t, 9> values{};  // SK_MEMINFO_VARS
+            values[1] = options_.receive_buffer;
+            values[3] = options_.send_buffer;
+            return option_bytes(values);
+        }
+        case SO_PEEK_OFF:
+            return Errno(EOPNOTSUPP);
         case SO_PRIORITY:
             return option_bytes<uint32_t>(options_.priority);
         case SO_MARK:
             return option_bytes<uint32_t>(options_.mark);
         case SO_MAX_PACING_RATE:
             return option_bytes<uint32_t>(options_.max_pacing_rate);
-        case SO_BINDTODEVICE:
-            if (options_.bound_device == 0) return std::vector<std::byte>();
+        case SO_BINDTODEVICE: {
+            int index = options_.bound_device;
+            if (index == 0) return std::vector<std::byte>();
             if (room < 16) return Errno(EINVAL);
-            return option_bytes<std::array<char, 3>>({'l', 'o', 0});
+            auto link = network_->interfaces().link(index);
+            if (!link) return Errno(ENODEV);
+            std::vector<std::byte> name(link->name.size() + 1);
+            memcpy(name.data(), link->name.data(), link->name.size());
+            return name;
+        }
         case SO_COOKIE:
             if (room < sizeof(uint64_t)) return Errno(EINVAL);
             return option_bytes<uint64_t>(inode_number());

@@ -1,52 +1,96 @@
-// Options of the levels IPPROTO_IP and IPPROTO_IPV6. Those that could only change packets on a wire are kept and told
-// back; those that ask for what is not there are refused.
+// Options of the levels IPPROTO_IP and IPPROTO_IPV6 that all internet sockets have, as a table. Groups are in
+// datagram_options.cc. What only changes packets on a wire is kept for whoever makes them.
+#include <linux/capability.h>
 #include <netinet/in.h>
 
 #include <algorithm>
 
 #include "sentry/net/inet/inet_socket.h"
+#include "sentry/net/network.h"
 
 namespace casemate::sentry {
 namespace {
 
-constexpr int kIpLocalPortRange = 51;  // IP_LOCAL_PORT_RANGE, newer than Debian's headers
+// Newer than Debian's headers.
+constexpr int kIpLocalPortRange = 51;    // IP_LOCAL_PORT_RANGE
+constexpr int kIpRecvErrRfc4884 = 26;    // IP_RECVERR_RFC4884
+constexpr int kIpv6RecvErrRfc4884 = 31;  // IPV6_RECVERR_RFC4884
+constexpr size_t kMostIpOptions = 40;
 
+enum : unsigned {
+    kSwitch = 1,    // any number but 0 is 1
+    kExact = 2,     // only 0 and 1 are numbers
+    kControl = 4,   // asks for control messages
+    kDatagram = 8,  // not for TCP: EINVAL, or ENOPROTOOPT for IPv6
+    kRaw = 16,      // raw sockets only
+    kPrivileged = 32,
+    kUnset = 64,  // -1 is the default again
+};
 struct Number {
     int name;
     int least, most;
     int fallback;
+    unsigned kind = 0;
 };
 
 constexpr int kAnything = INT32_MAX;
 constexpr Number kIpNumbers[] = {
     {IP_TOS, 0, 255, 0},
-    {IP_TTL, -1, 255, 64},
+    {IP_TTL, 1, 255, 64, kUnset},
+    {IP_HDRINCL, 0, 1, 0, kSwitch | kRaw},
+    {IP_RECVOPTS, 0, 1, 0, kSwitch},
+    {IP_RETOPTS, 0, 1, 0, kSwitch},
     {IP_MTU_DISCOVER, 0, 5, 1},
-    {IP_RECVERR, 0, 1, 0},
-    {IP_RECVTTL, 0, 1, 0},
-    {IP_RECVTOS, 0, 1, 0},
-    {IP_PKTINFO, 0, 1, 0},
-    {IP_RECVORIGDSTADDR, 0, 1, 0},
-    {IP_FREEBIND, 0, 1, 0},
-    {IP_BIND_ADDRESS_NO_PORT, 0, 1, 0},
-    {IP_MULTICAST_TTL, -1, 255, 1},
-    {IP_MULTICAST_LOOP, 0, 1, 1},
-    {IP_MULTICAST_ALL, 0, 1, 1},
+    {IP_RECVERR, 0, 1, 0, kSwitch},
+    {IP_RECVTTL, 0, 1, 0, kSwitch | kControl},
+    {IP_RECVTOS, 0, 1, 0, kSwitch | kControl},
+    {IP_PKTINFO, 0, 1, 0, kSwitch | kControl},
+    {IP_PASSSEC, 0, 1, 0, kSwitch},
+    {IP_TRANSPARENT, 0, 1, 0, kSwitch | kPrivileged},
+    {IP_RECVORIGDSTADDR, 0, 1, 0, kSwitch | kControl},
+    {IP_FREEBIND, 0, 1, 0, kSwitch},
+    {IP_NODEFRAG, 0, 1, 0, kSwitch | kRaw},
+    {IP_BIND_ADDRESS_NO_PORT, 0, 1, 0, kSwitch},
+    {IP_RECVFRAGSIZE, 0, 1, 0, kExact | kDatagram},
+    {IP_CHECKSUM, 0, 1, 0, kSwitch},
+    {IP_MULTICAST_TTL, 0, 255, 1, kDatagram | kUnset},
+    {IP_MULTICAST_LOOP, 0, 1, 1, kSwitch},
+    {IP_MULTICAST_ALL, 0, 1, 1, kExact},
     {IP_MINTTL, 0, 255, 0},
+    {kIpRecvErrRfc4884, 0, 1, 0, kExact},
     {kIpLocalPortRange, 0, kAnything, 0},
 };
 constexpr Number kIpv6Numbers[] = {
-    {IPV6_UNICAST_HOPS, -1, 255, 64}, {IPV6_MULTICAST_HOPS, -1, 255, 1}, {IPV6_MULTICAST_LOOP, 0, 1, 1},
-    {IPV6_MULTICAST_IF, 0, 1, 0},     {IPV6_MTU_DISCOVER, 0, 5, 1},      {IPV6_RECVERR, 0, 1, 0},
-    {IPV6_RECVPKTINFO, 0, 1, 0},      {IPV6_RECVHOPLIMIT, 0, 1, 0},      {IPV6_RECVTCLASS, 0, 1, 0},
-    {IPV6_TCLASS, -1, 255, 0},        {IPV6_FREEBIND, 0, 1, 0},          {IPV6_AUTOFLOWLABEL, 0, 1, 1},
-    {IPV6_DONTFRAG, 0, 1, 0},         {IPV6_MTU, 1280, 65536, 65536},
+    {IPV6_UNICAST_HOPS, 0, 255, 64, kUnset},
+    {IPV6_MULTICAST_HOPS, 0, 255, 1, kDatagram | kUnset},
+    {IPV6_MULTICAST_LOOP, 0, 1, 1, kExact},
+    {IPV6_MULTICAST_ALL, 0, 1, 1, kSwitch},
+    {IPV6_MTU_DISCOVER, 0, 5, 1},
+    {IPV6_RECVERR, 0, 1, 0, kSwitch},
+    {IPV6_RECVPKTINFO, 0, 1, 0, kSwitch | kControl},
+    {IPV6_2292PKTINFO, 0, 1, 0, kSwitch | kControl},
+    {IPV6_RECVHOPLIMIT, 0, 1, 0, kSwitch | kControl},
+    {IPV6_2292HOPLIMIT, 0, 1, 0, kSwitch | kControl},
+    {IPV6_RECVRTHDR, 0, 1, 0, kSwitch},
+    {IPV6_RECVHOPOPTS, 0, 1, 0, kSwitch},
+    {IPV6_RECVDSTOPTS, 0, 1, 0, kSwitch},
+    {IPV6_RECVTCLASS, 0, 1, 0, kSwitch | kControl},
+    {IPV6_RECVPATHMTU, 0, 1, 0, kSwitch},
+    {IPV6_RECVORIGDSTADDR, 0, 1, 0, kSwitch | kControl},
+    {IPV6_RECVFRAGSIZE, 0, 1, 0, kSwitch},
+    {IPV6_TCLASS, 0, 255, 0, kUnset},
+    {IPV6_TRANSPARENT, 0, 1, 0, kSwitch | kPrivileged},
+    {IPV6_FREEBIND, 0, 1, 0, kSwitch},
+    {IPV6_AUTOFLOWLABEL, 0, 1, 1, kSwitch},
+    {IPV6_DONTFRAG, 0, 1, 0, kSwitch},
+    {IPV6_MINHOPCOUNT, 0, 255, 0},
+    {kIpv6RecvErrRfc4884, 0, 1, 0, kExact},
 };
 
-// The options are read as an int, or as a byte where one byte is given, as Linux does at these levels.
-SysResult<int> number_of(std::span<const std::byte> value) {
+// IPPROTO_IP's are read as an int, or as a byte where less is given.
+SysResult<int> number_of(int level, std::span<const std::byte> value) {
     if (value.size() >= sizeof(int)) return option_value<int>(value);
-    if (value.size() >= 1) return static_cast<int>(static_cast<uint8_t>(value[0]));
+    if (level == IPPROTO_IP && value.size() >= 1) return static_cast<int>(static_cast<uint8_t>(value[0]));
     return Errno(EINVAL);
 }
 
@@ -57,54 +101,75 @@ const Number* find(const Number (&table)[N], int name) {
     return nullptr;
 }
 
-bool is_switch(const Number& number) { return number.least == 0 && number.most == 1; }
-
 }  // namespace
 
-SysResult<bool> InetSocket::set_family_option(Task&, int level, int name, std::span<const std::byte> value) {
+SysResult<bool> InetSocket::set_family_option(Task& task, int level, int name, std::span<const std::byte> value) {
     if (level != IPPROTO_IP && level != IPPROTO_IPV6) return false;
-    if (level == IPPROTO_IPV6 && !v6()) return Errno(ENOPROTOOPT);
-    const Number* known = level == IPPROTO_IP ? find(kIpNumbers, name) : find(kIpv6Numbers, name);
-    if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY) {
+    bool v6_level = level == IPPROTO_IPV6;
+    if (v6_level && !v6()) return Errno(ENOPROTOOPT);
+    if (v6_level && name == IPV6_V6ONLY) {
         int on = TRY(option_value<int>(value));
         std::lock_guard lock(mutex_);
         if (bound_) return Errno(EINVAL);
         v6_only_ = on != 0;
         return true;
     }
-    if (known == nullptr) {
-        // Multicast needs an interface that can do it; the loopback cannot.
-        bool multicast = level == IPPROTO_IP
-                             ? name == IP_ADD_MEMBERSHIP || name == IP_ADD_SOURCE_MEMBERSHIP || name == MCAST_JOIN_GROUP
-                             : name == IPV6_ADD_MEMBERSHIP || name == MCAST_JOIN_GROUP;
-        if (multicast) return Errno(ENODEV);
-        if (level == IPPROTO_IP && name == IP_MULTICAST_IF) return Errno(EADDRNOTAVAIL);
-        return Errno(ENOPROTOOPT);
+    if (v6_level && name == IPV6_MTU) {
+        int mtu = TRY(option_value<int>(value));
+        if (mtu != 0 && mtu < 1280) return Errno(EINVAL);
+        keep_option(level, name, mtu);
+        return true;
     }
-    int number = TRY(number_of(value));
-    int kept = is_switch(*known) ? number != 0 : number;
-    if (kept < known->least || kept > known->most) return Errno(EINVAL);
-    if (level == IPPROTO_IP && name == IP_TTL && kept == 0) return Errno(EINVAL);
-    if (kept == -1 && known->least == -1) kept = known->fallback;
-    keep_option(level, name, kept);
+    if (!v6_level && name == IP_OPTIONS) {
+        // Kept for packets that leave; the loopback's show them to nobody.
+        if (value.size() > kMostIpOptions) return Errno(EINVAL);
+        std::lock_guard lock(kept_mutex_);
+        ip_options_.assign(value.begin(), value.end());
+        ip_options_.resize((ip_options_.size() + 3) / 4 * 4);
+        return true;
+    }
+    const Number* known = v6_level ? find(kIpv6Numbers, name) : find(kIpNumbers, name);
+    if (known == nullptr || (known->kind & kRaw && type() != SOCK_RAW)) return Errno(ENOPROTOOPT);
+    if (known->kind & kDatagram && type() == SOCK_STREAM) return Errno(v6_level ? ENOPROTOOPT : EINVAL);
+    int number = TRY(number_of(level, value));
+    if (known->kind & kSwitch) number = number != 0;
+    if (known->kind & kUnset && number == -1)
+        number = known->fallback;
+    else if (number < known->least || number > known->most)
+        return Errno(EINVAL);
+    if (known->kind & kPrivileged && number != 0 && !task.has_capability(CAP_NET_ADMIN) &&
+        !task.has_capability(CAP_NET_RAW))
+        return Errno(EPERM);
+    if (!v6_level && name == IP_TOS && type() == SOCK_STREAM) number = (number & ~3) | (option(level, name, 0) & 3);
+    keep_option(level, name, number);
+    if (known->kind & kControl && number != 0) asks_for_control_ = true;
     return true;
 }
 
 SysResult<OptionBytes> InetSocket::get_family_option(Task&, int level, int name, size_t room) {
     if (level != IPPROTO_IP && level != IPPROTO_IPV6) return OptionBytes();
-    if (level == IPPROTO_IPV6 && !v6()) return Errno(ENOPROTOOPT);
-    if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY) return OptionBytes(option_bytes<int>(v6_only()));
-    if (level == IPPROTO_IP && name == IP_OPTIONS) return OptionBytes(std::vector<std::byte>());
-    if (level == IPPROTO_IP && name == IP_MTU) {
-        std::lock_guard lock(mutex_);
-        if (!has_peer_) return Errno(ENOTCONN);
-        return OptionBytes(option_bytes<int>(65536));
+    bool v6_level = level == IPPROTO_IPV6;
+    if (v6_level && !v6()) return Errno(ENOPROTOOPT);
+    if (v6_level && name == IPV6_V6ONLY) return OptionBytes(option_bytes<int>(v6_only()));
+    if (!v6_level && name == IP_OPTIONS) {
+        std::lock_guard lock(kept_mutex_);
+        return OptionBytes(ip_options_);
     }
-    if (level == IPPROTO_IP && name == IP_MULTICAST_IF) return OptionBytes(option_bytes<uint32_t>(0));
-    const Number* known = level == IPPROTO_IP ? find(kIpNumbers, name) : find(kIpv6Numbers, name);
-    if (known == nullptr) return Errno(ENOPROTOOPT);
+    if (v6_level ? name == IPV6_MTU : name == IP_MTU) {
+        InetAddress peer, source;
+        {
+            std::lock_guard lock(mutex_);
+            if (!has_peer_) return Errno(ENOTCONN);
+            peer = peer_.address;
+            source = local_.address;
+        }
+        RouteChoice way = TRY(route(peer, source));
+        return OptionBytes(option_bytes<int>(static_cast<int>(way.mtu)));
+    }
+    const Number* known = v6_level ? find(kIpv6Numbers, name) : find(kIpNumbers, name);
+    if (known == nullptr || (known->kind & kRaw && type() != SOCK_RAW)) return Errno(ENOPROTOOPT);
     int number = option(level, name, known->fallback);
-    if (room > 0 && room < sizeof(int) && number >= 0 && number <= 255)
+    if (!v6_level && room > 0 && room < sizeof(int) && number >= 0 && number <= 255)
         return OptionBytes(option_bytes<uint8_t>(static_cast<uint8_t>(number)));
     return OptionBytes(option_bytes<int>(number));
 }

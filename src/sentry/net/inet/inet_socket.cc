@@ -54,12 +54,21 @@ SysResult<InetEndpoint> InetSocket::parse(const SocketAddress& address, Use use)
     return InetEndpoint{InetAddress::v4(ntohl(value.sin_addr.s_addr)), ntohs(value.sin_port)};
 }
 
-SocketAddress InetSocket::format(const InetEndpoint& endpoint) const {
+int InetSocket::scope_of(const SocketAddress& address) {
+    if (address.family() != AF_INET6) return 0;
+    auto value = address.as<sockaddr_in6>();
+    const in6_addr& bytes = value.sin6_addr;
+    bool scoped = IN6_IS_ADDR_LINKLOCAL(&bytes) || IN6_IS_ADDR_MC_LINKLOCAL(&bytes) || IN6_IS_ADDR_MC_NODELOCAL(&bytes);
+    return scoped ? static_cast<int>(value.sin6_scope_id) : 0;
+}
+
+SocketAddress InetSocket::format(const InetEndpoint& endpoint, int link) const {
     if (v6()) {
         sockaddr_in6 value{};
         value.sin6_family = AF_INET6;
         value.sin6_port = htons(endpoint.port);
         value.sin6_addr = endpoint.address.as_v6();
+        if (IN6_IS_ADDR_LINKLOCAL(&value.sin6_addr)) value.sin6_scope_id = static_cast<uint32_t>(link);
         return SocketAddress::of(value);
     }
     sockaddr_in value{};
@@ -69,35 +78,51 @@ SocketAddress InetSocket::format(const InetEndpoint& endpoint) const {
     return SocketAddress::of(value);
 }
 
-SysResult<InetEndpoint> InetSocket::route(InetEndpoint destination) {
-    InetAddress& address = destination.address;
-    if (address.is_any6())
-        address = InetAddress::loopback6();
-    else if (address.is_any())
-        address = InetAddress::v4(INADDR_LOOPBACK);
-    if (address.is_broadcast()) {
-        if (type() == SOCK_DGRAM && !has(kBroadcast)) return Errno(EACCES);
-        if (address.as_v4() == INADDR_BROADCAST) return Errno(ENETUNREACH);
+SysResult<RouteChoice> InetSocket::route(InetAddress& destination, const InetAddress& source, int link) {
+    if (destination.is_any6())
+        destination = InetAddress::loopback6();
+    else if (destination.is_any())
+        destination = source.is_v4() && !source.is_any() ? source : InetAddress::v4(INADDR_LOOPBACK);
+    if (link == 0) link = options_.bound_device.load(std::memory_order_relaxed);
+    // An unspecified address of either family: none is wanted.
+    InetAddress from = source.is_any() && destination.is_v4() ? InetAddress::v4(0) : source;
+    Interfaces& model = network().interfaces();
+    uint64_t generation = model.generation();
+    {
+        std::lock_guard lock(way_mutex_);
+        if (way_.generation == generation && way_.destination == destination && way_.source == from &&
+            way_.link == link)
+            return way_.choice;
     }
-    if (!address.is_loopback()) return Errno(ENETUNREACH);
-    return destination;
-}
-
-InetAddress InetSocket::source_for(const InetAddress& destination) const {
-    return destination.is_v4() ? InetAddress::v4(INADDR_LOOPBACK) : InetAddress::loopback6();
+    RouteChoice choice = TRY(model.route(destination, from, link));
+    if (choice.type == RTN_BROADCAST && !(type() == SOCK_DGRAM && has(kBroadcast)))
+        return Errno(type() == SOCK_STREAM ? ENETUNREACH : EACCES);
+    std::lock_guard lock(way_mutex_);
+    // What is allowed to broadcast may be forbidden it again.
+    if (choice.type != RTN_BROADCAST) way_ = {generation, destination, from, link, choice};
+    return choice;
 }
 
 SysResult<void> InetSocket::bind(Task& task, const SocketAddress& address) {
     InetEndpoint wanted = TRY(parse(address, Use::kBind));
     const InetAddress& where = wanted.address;
-    bool free_bind = option(IPPROTO_IP, IP_FREEBIND, 0) != 0;
-    bool group = type() == SOCK_DGRAM && (where.is_multicast() || where.is_broadcast());
-    if (!where.is_any() && !where.is_loopback() && !group && !free_bind) return Errno(EADDRNOTAVAIL);
+    if (!where.is_any() && option(IPPROTO_IP, IP_FREEBIND, 0) == 0) {
+        uint8_t kind = network().interfaces().local_type(where);
+        bool group = type() != SOCK_STREAM && (kind == RTN_MULTICAST || kind == RTN_BROADCAST);
+        if (kind != RTN_LOCAL && !group) return Errno(EADDRNOTAVAIL);
+    }
     if (wanted.port != 0 && wanted.port < kFirstUnprivilegedPort && !task.has_capability(CAP_NET_BIND_SERVICE))
         return Errno(EACCES);
     std::lock_guard lock(mutex_);
     if (bound_) return Errno(EINVAL);
-    TRY(ports().bind(*this, wanted));
+    bool was_v6_only = v6_only();
+    // A socket with an IPv6 address of its own has nothing to do with IPv4 any more.
+    if (v6() && !where.is_any() && !where.is_v4()) v6_only_ = true;
+    auto bound = ports().bind(*this, wanted);
+    if (!bound.ok()) {
+        v6_only_ = was_v6_only;
+        return bound.take_error();
+    }
     return {};
 }
 

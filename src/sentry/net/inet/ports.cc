@@ -32,6 +32,8 @@ bool PortTable::conflicts_locked(InetSocket& socket, const InetEndpoint& wanted)
     if (it == by_port_.end()) return false;
     for (InetSocket* other : it->second) {
         if (!overlap(wanted.address, socket.v6_only(), other->local_.address, other->v6_only())) continue;
+        int mine = socket.options().bound_device, theirs = other->options().bound_device;
+        if (mine != 0 && theirs != 0 && mine != theirs) continue;
         bool reuse = socket.has(kReuseAddress) && other->has(kReuseAddress) && !other->listens_;
         bool share = socket.has(kReusePort) && other->has(kReusePort) && socket.uid() == other->uid();
         if (!reuse && !share) return true;
@@ -134,7 +136,23 @@ void PortTable::release(InetSocket& socket) {
     socket.local_ = {};
 }
 
-Ref<InetSocket> PortTable::find(const InetEndpoint& to, const InetEndpoint& from, bool datagram) {
+std::vector<Ref<InetSocket>> PortTable::find_all(const InetEndpoint& to, const InetEndpoint& from, int link) {
+    std::vector<Ref<InetSocket>> all;
+    std::lock_guard lock(mutex_);
+    auto it = by_port_.find(to.port);
+    if (it == by_port_.end()) return all;
+    for (InetSocket* socket : it->second) {
+        if (!socket->v6() && !to.address.is_v4()) continue;
+        if (!overlap(socket->local_.address, socket->v6_only(), to.address, false)) continue;
+        if (socket->has_peer_ && socket->peer_ != from) continue;
+        int bound = socket->options().bound_device;
+        if (bound != 0 && bound != link) continue;
+        if (socket->try_ref()) all.push_back(Ref<InetSocket>::adopt(socket));
+    }
+    return all;
+}
+
+Ref<InetSocket> PortTable::find(const InetEndpoint& to, const InetEndpoint& from, bool datagram, int link) {
     std::lock_guard lock(mutex_);
     auto it = by_port_.find(to.port);
     if (it == by_port_.end()) return nullptr;
@@ -143,14 +161,16 @@ Ref<InetSocket> PortTable::find(const InetEndpoint& to, const InetEndpoint& from
     for (InetSocket* socket : it->second) {
         if (!datagram && !socket->listens_) continue;
         if (!socket->v6() && !to.address.is_v4()) continue;
-        int score = 1;
+        int bound = socket->options().bound_device;
+        if (bound != 0 && bound != link) continue;
+        int score = bound != 0 ? 3 : 1;
         if (socket->local_.address == to.address)
-            score += 4;
+            score += 8;
         else if (!overlap(socket->local_.address, socket->v6_only(), to.address, false))
             continue;
         if (datagram && socket->has_peer_) {
             if (socket->peer_ != from) continue;
-            score += 8;
+            score += 16;
         }
         // A socket of the address's own family goes before a dual one.
         if (socket->v6() != to.address.is_v4()) score += 1;

@@ -31,7 +31,10 @@ class PortTable {
     void release(InetSocket& socket);
 
     // Who gets what comes for `to` from `from`: a TCP listener, or (`datagram`) a UDP socket. Null: nobody.
-    Ref<InetSocket> find(const InetEndpoint& to, const InetEndpoint& from, bool datagram);
+    // `link`: that it came by, for sockets bound to one.
+    Ref<InetSocket> find(const InetEndpoint& to, const InetEndpoint& from, bool datagram, int link);
+    // Everybody who gets what comes for a group or to all.
+    std::vector<Ref<InetSocket>> find_all(const InetEndpoint& to, const InetEndpoint& from, int link);
     void for_each(const std::function<void(InetSocket&)>& visit);
 
   private:

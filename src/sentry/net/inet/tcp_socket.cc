@@ -93,8 +93,7 @@ void TcpSocket::admit_waiting() {
 }
 
 // Binds and finds the listener; afterwards the socket is connecting or connected.
-SysResult<void> TcpSocket::start_connect(const InetEndpoint& peer) {
-    InetAddress source = source_for(peer.address);
+SysResult<void> TcpSocket::start_connect(const InetEndpoint& peer, const InetAddress& source) {
     InetEndpoint from;
     bool own_port;
     {
@@ -129,7 +128,7 @@ SysResult<void> TcpSocket::start_connect(const InetEndpoint& peer) {
         }
         return Errno(ECONNREFUSED);
     };
-    Ref<InetSocket> found = ports().find(peer, from, false);
+    Ref<InetSocket> found = ports().find(peer, from, false, Interfaces::kLoopback);
     if (!found || found.get() == this) {
         std::lock_guard lock(mutex_);
         return refuse_locked();
@@ -155,9 +154,16 @@ SysResult<void> TcpSocket::start_connect(const InetEndpoint& peer) {
 SysResult<void> TcpSocket::connect(Task& task, const SocketAddress& address, bool nonblocking) {
     if (address.size < sizeof(sa_family_t)) return Errno(EINVAL);
     if (address.family() == AF_UNSPEC) return disconnect();
-    InetEndpoint wanted = TRY(parse(address, Use::kConnect));
-    InetEndpoint peer = TRY(route(wanted));
-    auto started = start_connect(peer);
+    InetEndpoint peer = TRY(parse(address, Use::kConnect));
+    InetAddress source;
+    {
+        std::lock_guard lock(mutex_);
+        source = local_.address;
+    }
+    RouteChoice way = TRY(route(peer.address, source));
+    // Only what is the pod's own is reached.
+    if (way.type != RTN_LOCAL) return Errno(ENETUNREACH);
+    auto started = start_connect(peer, way.source);
     bool already = !started.ok() && started.error().value == EALREADY;
     if (nonblocking) {
         if (already) return Errno(EALREADY);
@@ -336,7 +342,9 @@ InetSocket::Status TcpSocket::status() {
     Attached mine = attached();
     status.state = tcp_state(mine);
     if (mine.connection) {
-        status.receiving = mine.connection->bytes.incoming(mine.side).bytes();
+        // The end counts as one until it is read.
+        StreamDirection& incoming = mine.connection->bytes.incoming(mine.side);
+        status.receiving = incoming.bytes() + (status.state == TCP_CLOSE_WAIT ? 1 : 0);
         status.local = mine.connection->ends[mine.side];
         status.peer = mine.connection->ends[1 - mine.side];
         return status;
@@ -348,6 +356,7 @@ InetSocket::Status TcpSocket::status() {
     else
         status.peer.address = any();
     status.receiving = pending_.size();
+    if (state_ == State::kListening) status.sending = backlog_;
     return status;
 }
 

@@ -53,7 +53,7 @@ class TcpSocket final : public InetSocket {
     void establish_locked(TcpSocket& client);
     // The next of those that wait for a place in the queue gets it.
     void admit_waiting();
-    SysResult<void> start_connect(const InetEndpoint& peer);
+    SysResult<void> start_connect(const InetEndpoint& peer, const InetAddress& source);
     SysResult<void> disconnect();
     void refused();
     void end_connection(const Attached& mine, bool abort);

@@ -1,6 +1,9 @@
 #include "sentry/net/inet/udp_socket.h"
 
+#include <linux/errqueue.h>
+#include <netinet/icmp6.h>
 #include <netinet/in.h>
+#include <netinet/ip_icmp.h>
 #include <netinet/udp.h>
 
 #include <algorithm>
@@ -11,250 +14,158 @@ namespace casemate::sentry {
 namespace {
 
 constexpr size_t kMostIpv4 = 65507, kMostIpv6 = 65527;
-constexpr int kSendCoverage = 10, kReceiveCoverage = 11;  // UDPLITE_SEND_CSCOV, UDPLITE_RECV_CSCOV
+constexpr int kSendCoverage = 10, kReceiveCoverage = 11;        // UDPLITE_SEND_CSCOV, UDPLITE_RECV_CSCOV
+constexpr int kSegment = 103, kGro = 104;                       // UDP_SEGMENT, UDP_GRO
+constexpr int kNoChecksumSend = 101, kNoChecksumReceive = 102;  // UDP_NO_CHECK6_TX, UDP_NO_CHECK6_RX
+constexpr size_t kMostSegments = 64;                            // UDP_MAX_SEGMENTS, as it was for long
+constexpr size_t kQuotedIpv4 = 520, kQuotedIpv6 = 1184;         // what an ICMP error quotes of a datagram
 
 }  // namespace
 
 UdpSocket::UdpSocket(int family, int protocol, Ref<Network> network, uint32_t uid)
-    : InetSocket(family, SOCK_DGRAM, protocol, std::move(network), uid), queue_(waiters()) {}
+    : DatagramSocket(family, SOCK_DGRAM, protocol, std::move(network), uid) {}
+
+bool deliver_datagram(PortTable& table, Packet& packet, uint8_t kind) {
+    if (kind != RTN_MULTICAST && kind != RTN_BROADCAST) {
+        Ref<InetSocket> found = table.find(packet.to, packet.from, true, packet.link);
+        if (!found) return false;
+        static_cast<DatagramSocket&>(*found).receive_packet(packet);
+        return true;
+    }
+    for (auto& found : table.find_all(packet.to, packet.from, packet.link)) {
+        auto& socket = static_cast<DatagramSocket&>(*found);
+        if (!socket.takes_group(packet)) continue;
+        Packet copy = packet.duplicate();
+        socket.receive_packet(copy);
+    }
+    return true;
+}
 
 SysResult<bool> UdpSocket::set_family_option(Task& task, int level, int name, std::span<const std::byte> value) {
-    if (level != protocol()) return InetSocket::set_family_option(task, level, name, value);
+    if (level != protocol() && level != IPPROTO_UDP) return DatagramSocket::set_family_option(task, level, name, value);
     int number = TRY(option_value<int>(value));
     bool lite = protocol() == IPPROTO_UDPLITE;
     // Checksums never fail here: how much they cover changes nothing.
-    if (lite && (name == kSendCoverage || name == kReceiveCoverage)) {
+    if (lite && level == protocol() && (name == kSendCoverage || name == kReceiveCoverage)) {
         if (number != 0 && number < 8) number = 8;
         keep_option(level, name, std::min(number, 0xffff));
         return true;
     }
-    if (name == UDP_CORK && number == 0) return true;
-    return Errno(ENOPROTOOPT);
+    switch (name) {
+        case UDP_CORK: {
+            keep_option(IPPROTO_UDP, name, number != 0);
+            std::lock_guard lock(cork_mutex_);
+            corking_ = number != 0 || corked_out_;
+            if (number == 0) TRY(uncork());
+            return true;
+        }
+        case kSegment:
+            if (number < 0 || number > 0xffff) return Errno(EINVAL);
+            keep_option(IPPROTO_UDP, name, number);
+            return true;
+        case kGro:
+        case kNoChecksumSend:
+        case kNoChecksumReceive:
+            keep_option(IPPROTO_UDP, name, number != 0);
+            return true;
+        default:
+            return Errno(ENOPROTOOPT);
+    }
 }
 
 SysResult<OptionBytes> UdpSocket::get_family_option(Task& task, int level, int name, size_t room) {
-    if (level != protocol()) return InetSocket::get_family_option(task, level, name, room);
+    if (level != protocol() && level != IPPROTO_UDP) return DatagramSocket::get_family_option(task, level, name, room);
     bool lite = protocol() == IPPROTO_UDPLITE;
-    if (name == UDP_CORK || (lite && (name == kSendCoverage || name == kReceiveCoverage)))
+    if (lite && level == protocol() && (name == kSendCoverage || name == kReceiveCoverage))
         return OptionBytes(option_bytes<int>(option(level, name, 0)));
-    return Errno(ENOPROTOOPT);
+    switch (name) {
+        case UDP_CORK:
+        case kSegment:
+        case kGro:
+        case kNoChecksumSend:
+        case kNoChecksumReceive:
+            return OptionBytes(option_bytes<int>(option(IPPROTO_UDP, name, 0)));
+        default:
+            return Errno(ENOPROTOOPT);
+    }
 }
 
-SysResult<void> UdpSocket::set_header(const SentControl* control, Packet& packet) {
-    bool v4 = packet.to.address.is_v4();
-    if (v4) {
-        packet.hop_limit = option(IPPROTO_IP, IP_TTL, 64);
-        packet.traffic_class = option(IPPROTO_IP, IP_TOS, 0);
-    } else {
-        packet.hop_limit = option(IPPROTO_IPV6, IPV6_UNICAST_HOPS, 64);
-        packet.traffic_class = option(IPPROTO_IPV6, IPV6_TCLASS, 0);
-    }
-    if (control == nullptr) return {};
-    for (auto& other : control->others) {
-        auto number = [&]() -> SysResult<int> {
-            int value = 0;
-            if (other.data.size() != sizeof(value)) return Errno(EINVAL);
-            memcpy(&value, other.data.data(), sizeof(value));
-            if (value < -1 || value > 255) return Errno(EINVAL);
-            return value;
-        };
-        if (other.level == IPPROTO_IP && v4) {
-            if (other.type == IP_PKTINFO) continue;  // the loopback is the only way
-            if (other.type != IP_TTL && other.type != IP_TOS) return Errno(EINVAL);
-            int value = TRY(number());
-            if (value >= 0) (other.type == IP_TTL ? packet.hop_limit : packet.traffic_class) = value;
-        } else if (other.level == IPPROTO_IPV6 && v6()) {
-            if (other.type == IPV6_PKTINFO || v4) continue;
-            if (other.type != IPV6_HOPLIMIT && other.type != IPV6_TCLASS) return Errno(EINVAL);
-            int value = TRY(number());
-            if (value >= 0) (other.type == IPV6_HOPLIMIT ? packet.hop_limit : packet.traffic_class) = value;
-        } else if (other.level == SOL_SOCKET) {
-            return Errno(EINVAL);
-        }
-    }
+SysResult<void> UdpSocket::transmit(const Outgoing& out, Packet data) {
+    Packet packet = make_packet(out, std::move(data));
+    // A link that leads elsewhere takes what nobody here is for.
+    if (out.way.type == RTN_UNICAST) return {};
+    QueuedError error;
+    bool v4 = out.to.address.is_v4();
+    size_t quoted = std::min(packet.size, v4 ? kQuotedIpv4 : kQuotedIpv6);
+    bool told = option(v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? static_cast<int>(IP_RECVERR) : IPV6_RECVERR, 0) != 0;
+    if (told) error.data.assign(packet.data.get(), packet.data.get() + quoted);
+    if (deliver_datagram(ports(), packet, out.way.type)) return {};
+    error.what.ee_errno = ECONNREFUSED;
+    error.what.ee_origin = v4 ? SO_EE_ORIGIN_ICMP : SO_EE_ORIGIN_ICMP6;
+    error.what.ee_type = v4 ? ICMP_DEST_UNREACH : ICMP6_DST_UNREACH;
+    error.what.ee_code = v4 ? ICMP_PORT_UNREACH : ICMP6_DST_UNREACH_NOPORT;
+    error.to = out.to;
+    error.offender = out.to.address;
+    error.has_offender = true;
+    error.link = out.way.link;
+    // To whoever has the sender's port: this socket, unless another one shares it.
+    hear_error(std::move(error), true);
     return {};
 }
 
-SysResult<void> UdpSocket::connect(Task&, const SocketAddress& address, bool) {
-    if (address.size < sizeof(sa_family_t)) return Errno(EINVAL);
-    if (address.family() == AF_UNSPEC) {
-        std::lock_guard lock(mutex_);
-        if (!connected_) return {};
-        connected_ = false;
-        if (bound_by_connect_) {
-            ports().release(*this);
-            local_.address = any();
-        } else {
-            ports().set_peer(*this, {bound_address_, local_.port}, {});
-        }
-        bound_by_connect_ = false;
-        return {};
-    }
-    InetEndpoint wanted = TRY(parse(address, v6() ? Use::kSend : Use::kConnect));
-    InetEndpoint peer = TRY(route(wanted));
-    std::lock_guard lock(mutex_);
-    InetAddress source = source_for(peer.address);
-    if (!bound_locked()) {
-        TRY(ports().bind(*this, {any(), 0}));
-        bound_by_connect_ = true;
-    }
-    if (!connected_) bound_address_ = local_.address;
-    InetAddress local = bound_address_.is_any() ? source : bound_address_;
-    ports().set_peer(*this, {local, local_.port}, peer);
-    connected_ = true;
-    take_error();
-    return {};
+SysResult<void> UdpSocket::uncork() {
+    if (!corked_out_) return {};
+    Outgoing out = std::move(*corked_out_);
+    corked_out_.reset();
+    corking_ = option(IPPROTO_UDP, UDP_CORK, 0) != 0;
+    Packet data;
+    data.size = corked_.size();
+    data.data = std::make_unique_for_overwrite<std::byte[]>(corked_.size());
+    std::copy(corked_.begin(), corked_.end(), data.data.get());
+    corked_.clear();
+    corked_.shrink_to_fit();
+    return transmit(out, std::move(data));
 }
 
-SysResult<size_t> UdpSocket::send(Task& task, SendRequest& request) {
-    if (request.flags & MSG_OOB) return Errno(EOPNOTSUPP);
-    InetEndpoint destination, source;
-    bool connected;
-    bool given = request.to != nullptr && request.to->size > 0;
-    if (given) {
-        InetEndpoint wanted = TRY(parse(*request.to, Use::kSend));
-        if (wanted.port == 0) return Errno(EINVAL);
-        destination = TRY(route(wanted));
-    }
-    size_t most = given && !destination.address.is_v4() ? kMostIpv6 : kMostIpv4;
-    {
-        std::lock_guard lock(mutex_);
-        connected = connected_ && !given;
-        if (!given) {
-            if (!connected_) return Errno(EDESTADDRREQ);
-            destination = peer_;
-        }
-        if (request.data.remaining() > most) return Errno(EMSGSIZE);
-        if (!bound_locked()) TRY(ports().bind(*this, {any(), 0}));
-        source = local_;
-        if (source.address.is_any()) source.address = source_for(destination.address);
-    }
-    if (send_shut_) {
-        if (!(request.flags & MSG_NOSIGNAL)) task.send_signal(SIGPIPE);
-        return Errno(EPIPE);
-    }
-    if (int error = take_error(); error != 0) return Errno(error);
-    Packet packet = TRY(Packet::copy_from(request.data, request.data.remaining()));
-    size_t size = packet.size;
-    packet.from = source;
-    packet.to = destination;
-    packet.arrived = realtime_now();
-    TRY(set_header(request.control, packet));
-    Ref<InetSocket> found = ports().find(destination, source, true);
-    if (!found) {
-        if (connected) {
-            set_error(ECONNREFUSED);
-            waiters()->everything();
-        }
-        return size;
-    }
-    auto& target = static_cast<UdpSocket&>(*found);
-    if (!target.receive_shut_) static_cast<void>(target.queue_.put(packet, SIZE_MAX, target.options_.receive_buffer));
+// What is sent with MSG_MORE or under UDP_CORK becomes one datagram.
+SysResult<size_t> UdpSocket::send_corked(SendRequest& request, size_t size, bool more) {
+    std::lock_guard lock(cork_mutex_);
+    if (!corked_out_) corked_out_ = TRY(prepare(request));
+    size_t most = corked_out_->to.address.is_v4() ? kMostIpv4 : kMostIpv6;
+    if (corked_.size() + size > most) return Errno(EMSGSIZE);
+    Packet part = TRY(Packet::copy_from(request.data, size));
+    corked_.insert(corked_.end(), part.data.get(), part.data.get() + size);
+    corking_ = true;
+    if (!more && option(IPPROTO_UDP, UDP_CORK, 0) == 0) TRY(uncork());
     return size;
 }
 
-void UdpSocket::describe(const Packet& packet, ReceiveRequest& request) {
-    if (request.from != nullptr) *request.from = format(packet.from);
-    if (request.control == nullptr) return;
-    ReceivedControl& control = *request.control;
-    if (has(kTimestampNs))
-        control.add(SOL_SOCKET, SCM_TIMESTAMPNS, timespec{packet.arrived / kSecond, packet.arrived % kSecond});
-    else if (has(kTimestamp))
-        control.add(SOL_SOCKET, SCM_TIMESTAMP, timeval{packet.arrived / kSecond, packet.arrived % kSecond / 1000});
-    if (packet.to.address.is_v4() && option(IPPROTO_IP, IP_PKTINFO, 0) != 0) {
-        in_pktinfo info{};
-        info.ipi_ifindex = 1;
-        info.ipi_spec_dst.s_addr = info.ipi_addr.s_addr = htonl(packet.to.address.as_v4());
-        control.add(IPPROTO_IP, IP_PKTINFO, info);
-    }
-    if (packet.to.address.is_v4() && option(IPPROTO_IP, IP_RECVTTL, 0) != 0)
-        control.add(IPPROTO_IP, IP_TTL, packet.hop_limit);
-    if (packet.to.address.is_v4() && option(IPPROTO_IP, IP_RECVTOS, 0) != 0)
-        control.add(IPPROTO_IP, IP_TOS, static_cast<uint8_t>(packet.traffic_class));
-    if (v6() && option(IPPROTO_IPV6, IPV6_RECVPKTINFO, 0) != 0) {
-        in6_pktinfo info{};
-        info.ipi6_ifindex = 1;
-        info.ipi6_addr = packet.to.address.as_v6();
-        control.add(IPPROTO_IPV6, IPV6_PKTINFO, info);
-    }
-    if (v6() && option(IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 0) != 0)
-        control.add(IPPROTO_IPV6, IPV6_HOPLIMIT, packet.hop_limit);
-    if (v6() && option(IPPROTO_IPV6, IPV6_RECVTCLASS, 0) != 0)
-        control.add(IPPROTO_IPV6, IPV6_TCLASS, packet.traffic_class);
-}
-
-SysResult<size_t> UdpSocket::receive(Task& task, ReceiveRequest& request) {
+SysResult<size_t> UdpSocket::send(Task& task, SendRequest& request) {
+    size_t size = request.data.remaining();
+    if (size > 0xffff) return Errno(EMSGSIZE);
     if (request.flags & MSG_OOB) return Errno(EOPNOTSUPP);
-    if (request.flags & MSG_ERRQUEUE) return Errno(EAGAIN);
-    auto hand_out = [&](Packet& packet) -> SysResult<size_t> {
-        size_t part = std::min(packet.size, request.data.remaining());
-        if (part > 0) {
-            size_t copied = TRY(request.data.copy_to(packet.data.get(), part));
-            if (copied < part) return Errno(EFAULT);
+    if (shut_for_sending()) {
+        if (!(request.flags & MSG_NOSIGNAL)) task.send_signal(SIGPIPE);
+        return Errno(EPIPE);
+    }
+    if (request.flags & MSG_MORE || corking_) return send_corked(request, size, request.flags & MSG_MORE);
+    Outgoing out = TRY(prepare(request));
+    auto segment = static_cast<size_t>(out.header.segment);
+    if (segment == 0 || size <= segment) {
+        if (size > (out.to.address.is_v4() ? kMostIpv4 : kMostIpv6)) return Errno(EMSGSIZE);
+        if (int error = take_error(); error != 0) return Errno(error);
+        Packet data = TRY(Packet::copy_from(request.data, size));
+        TRY(transmit(out, std::move(data)));
+    } else {
+        if (segment + 28 > out.way.mtu || size > segment * kMostSegments) return Errno(EINVAL);
+        for (size_t done = 0; done < size; done += segment) {
+            Packet data = TRY(Packet::copy_from(request.data, std::min(segment, size - done)));
+            TRY(transmit(out, std::move(data)));
         }
-        if (part < packet.size) request.out_flags |= MSG_TRUNC;
-        describe(packet, request);
-        return request.flags & MSG_TRUNC ? packet.size : part;
-    };
-    return block(task, waiters()->queue, EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLRDHUP, request.flags & MSG_DONTWAIT,
-                 options_.receive_timeout, [&]() -> std::optional<SysResult<size_t>> {
-                     if (int error = take_error(); error != 0) return SysResult<size_t>(Errno(error));
-                     std::optional<SysResult<size_t>> answer;
-                     if (request.flags & MSG_PEEK)
-                         queue_.peek([&](Packet& packet) { answer = hand_out(packet); });
-                     else if (std::optional<Packet> taken = queue_.take(); taken)
-                         answer = hand_out(*taken);
-                     if (answer) return answer;
-                     if (receive_shut_) return SysResult<size_t>(size_t{0});
-                     return std::nullopt;
-                 });
-}
-
-SysResult<void> UdpSocket::shutdown(int how) {
-    if (how < SHUT_RD || how > SHUT_RDWR) return Errno(EINVAL);
-    {
-        std::lock_guard lock(mutex_);
-        if (!connected_) return Errno(ENOTCONN);
     }
-    if (how != SHUT_WR) receive_shut_ = true;
-    if (how != SHUT_RD) send_shut_ = true;
-    waiters()->everything();
-    return {};
-}
-
-SysResult<SocketAddress> UdpSocket::peer_address() {
-    std::lock_guard lock(mutex_);
-    if (!connected_) return Errno(ENOTCONN);
-    return format(peer_);
-}
-
-uint32_t UdpSocket::poll_events() {
-    uint32_t events = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND;
-    if (pending_error() != 0) events |= EPOLLERR;
-    if (receive_shut_ && send_shut_) events |= EPOLLHUP;
-    if (receive_shut_) events |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
-    if (queue_.count() > 0) events |= EPOLLIN | EPOLLRDNORM;
-    return events;
-}
-
-void UdpSocket::closed() {
-    {
-        std::lock_guard lock(mutex_);
-        ports().release(*this);
-    }
-    queue_.close_reader();
-    waiters()->everything();
-}
-
-InetSocket::Status UdpSocket::status() {
-    Status status;
-    std::lock_guard lock(mutex_);
-    status.local = local_;
-    status.peer.address = any();
-    if (connected_) status.peer = peer_;
-    status.state = connected_ ? 1 : 7;  // as TCP_ESTABLISHED and TCP_CLOSE
-    status.receiving = queue_.bytes();
-    return status;
+    if (request.flags & MSG_ZEROCOPY && has(kZeroCopy))
+        errors_.complete(zero_copies_.fetch_add(1)), waiters()->everything();
+    return size;
 }
 
 }  // namespace casemate::sentry

@@ -1,38 +1,35 @@
-// UDP (and UDP-Lite) inside the pod: a datagram goes into the queue of whoever is bound to its destination; without
-// anybody there, a connected sender hears of it by its next call (ECONNREFUSED). A full queue drops, as UDP does.
+// UDP and UDP-Lite: a datagram for the pod itself goes into the queue of whoever is bound to its destination; without
+// anybody there, the sender hears of it (ECONNREFUSED) if it is connected or asked for errors. A full queue drops.
 #pragma once
 
-#include "sentry/net/inet/inet_socket.h"
-#include "sentry/net/packet_queue.h"
+#include "sentry/net/inet/datagram_socket.h"
 
 namespace casemate::sentry {
 
-class UdpSocket final : public InetSocket {
+class UdpSocket final : public DatagramSocket {
   public:
     UdpSocket(int family, int protocol, Ref<Network> network, uint32_t uid);
 
-    SysResult<void> connect(Task& task, const SocketAddress& address, bool nonblocking) override;
     SysResult<size_t> send(Task& task, SendRequest& request) override;
-    SysResult<size_t> receive(Task& task, ReceiveRequest& request) override;
-    SysResult<void> shutdown(int how) override;
-    SysResult<SocketAddress> peer_address() override;
     SysResult<bool> set_family_option(Task& task, int level, int name, std::span<const std::byte> value) override;
     SysResult<OptionBytes> get_family_option(Task& task, int level, int name, size_t room) override;
-    uint32_t poll_events() override;
-    SysResult<size_t> unread() override { return queue_.first_size(); }
-    void closed() override;
-    Status status() override;
 
   private:
-    // What the header's fields of a datagram will be: by option, or by a control message.
-    SysResult<void> set_header(const SentControl* control, Packet& packet);
-    void describe(const Packet& packet, ReceiveRequest& request);
+    SysResult<void> bind_for_sending() override {
+        TRY(ports().bind(*this, {any(), 0}));
+        return {};
+    }
+    SysResult<void> transmit(const Outgoing& out, Packet data);
+    SysResult<size_t> send_corked(SendRequest& request, size_t size, bool more);
+    SysResult<void> uncork();
 
-    PacketQueue queue_;
-    bool connected_ = false;         // guarded by mutex_
-    bool bound_by_connect_ = false;  // guarded by mutex_
-    InetAddress bound_address_;      // what bind() asked for, without a connection's choice; guarded by mutex_
-    std::atomic<bool> receive_shut_{false}, send_shut_{false};
+    std::mutex cork_mutex_;          // before mutex_
+    std::vector<std::byte> corked_;  // guarded by cork_mutex_, as is corked_out_
+    std::optional<Outgoing> corked_out_;
+    std::atomic<bool> corking_{false};  // UDP_CORK, or something is held back
 };
+
+// Gives a datagram that is for the pod to its sockets; false if nobody takes it (and it was for one address).
+bool deliver_datagram(PortTable& table, Packet& packet, uint8_t kind);
 
 }  // namespace casemate::sentry

@@ -43,7 +43,7 @@ std::optional<std::span<const std::byte>> NetlinkAttributes::find(uint16_t type)
 SysResult<std::optional<InetAddress>> NetlinkAttributes::address(uint16_t type, bool v6) const {
     auto bytes = find(type);
     if (!bytes) return std::optional<InetAddress>();
-    if (bytes->size() < (v6 ? 16u : 4u)) return Errno(EINVAL);
+    if (bytes->size() < (v6 ? 16u : 4u)) return Errno(ERANGE);
     InetAddress result = InetAddress::v4(0);
     memcpy(result.bytes.data() + (v6 ? 0 : 12), bytes->data(), v6 ? 16 : 4);
     return std::optional(result);

@@ -76,12 +76,12 @@ class NetlinkAttributes {
 
     bool has(uint16_t type) const { return found_.contains(type); }
     std::optional<std::span<const std::byte>> find(uint16_t type) const;
-    // nullopt: absent. EINVAL (ERANGE on Linux too for some) if it is too short.
+    // nullopt: absent. ERANGE: too short.
     template <typename T>
     SysResult<std::optional<T>> value(uint16_t type) const {
         auto bytes = find(type);
         if (!bytes) return std::optional<T>();
-        if (bytes->size() < sizeof(T)) return Errno(EINVAL);
+        if (bytes->size() < sizeof(T)) return Errno(ERANGE);
         T result;
         memcpy(&result, bytes->data(), sizeof(T));
         return std::optional<T>(result);

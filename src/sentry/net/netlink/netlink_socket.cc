@@ -182,17 +182,42 @@ void NetlinkSocket::start_dump(const nlmsghdr& to, NetlinkReply reply) {
     waiters()->readable();
 }
 
+// `message` with what NETLINK_EXT_ACK adds.
+NetlinkBytes NetlinkSocket::explained(NetlinkBytes bytes, const char* reason) {
+    if (reason == nullptr || !flag(NETLINK_EXT_ACK)) return bytes;
+    size_t length = strlen(reason) + 1;
+    nlattr attribute{static_cast<uint16_t>(sizeof(nlattr) + length), NLMSGERR_ATTR_MSG};
+    size_t at = bytes.size();
+    bytes.resize(at + sizeof(attribute) + NLA_ALIGN(length));
+    memcpy(bytes.data() + at, &attribute, sizeof(attribute));
+    memcpy(bytes.data() + at + sizeof(attribute), reason, length);
+    nlmsghdr header;
+    memcpy(&header, bytes.data(), sizeof(header));
+    header.nlmsg_flags |= NLM_F_ACK_TLVS;
+    memcpy(bytes.data(), &header, sizeof(header));
+    return bytes;
+}
+
 void NetlinkSocket::answer(const nlmsghdr& to, std::span<const std::byte> whole, NetlinkReply reply, int error) {
     if (error == 0 && reply.dump) return start_dump(to, std::move(reply));
+    auto finish = [](NetlinkBytes& bytes) {
+        auto size = static_cast<uint32_t>(bytes.size());
+        memcpy(bytes.data(), &size, sizeof(size));
+    };
+    bool dump = (to.nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP;
+    if (error != 0 && dump && error != EOPNOTSUPP && error != EBUSY && error != EPERM) {
+        // A dump that fails ends as one.
+        NetlinkMessage done(NLMSG_DONE, NLM_F_MULTI, to.nlmsg_seq, port());
+        done.put(int32_t{-error});
+        NetlinkBytes bytes = explained(done.take(), reply.reason);
+        finish(bytes);
+        return deliver({std::move(bytes), 0, 0});
+    }
     if (error == 0)
         for (NetlinkMessage& message : reply.messages) deliver({message.take(), 0, 0});
     if (error == 0 && !(to.nlmsg_flags & NLM_F_ACK)) return;
-    bool explain = flag(NETLINK_EXT_ACK) && reply.reason != nullptr;
     bool capped = error == 0 || flag(NETLINK_CAP_ACK);
-    uint16_t flags = 0;
-    if (capped) flags |= NLM_F_CAPPED;
-    if (explain) flags |= NLM_F_ACK_TLVS;
-    NetlinkMessage message(NLMSG_ERROR, flags, to.nlmsg_seq, port());
+    NetlinkMessage message(NLMSG_ERROR, capped ? NLM_F_CAPPED : 0, to.nlmsg_seq, port());
     message.put(int32_t{-error});
     message.put(to);
     NetlinkBytes bytes = message.take();
@@ -200,16 +225,8 @@ void NetlinkSocket::answer(const nlmsghdr& to, std::span<const std::byte> whole,
         bytes.insert(bytes.end(), whole.begin() + sizeof(nlmsghdr), whole.end());
         bytes.resize(NLMSG_ALIGN(bytes.size()));
     }
-    if (explain) {
-        size_t length = strlen(reply.reason) + 1;
-        nlattr attribute{static_cast<uint16_t>(sizeof(nlattr) + length), NLMSGERR_ATTR_MSG};
-        size_t at = bytes.size();
-        bytes.resize(at + sizeof(attribute) + NLA_ALIGN(length));
-        memcpy(bytes.data() + at, &attribute, sizeof(attribute));
-        memcpy(bytes.data() + at + sizeof(attribute), reply.reason, length);
-    }
-    auto size = static_cast<uint32_t>(bytes.size());
-    memcpy(bytes.data(), &size, sizeof(size));
+    bytes = explained(std::move(bytes), error != 0 ? reply.reason : nullptr);
+    finish(bytes);
     deliver({std::move(bytes), 0, 0});
 }
 

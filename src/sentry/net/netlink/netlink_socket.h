@@ -71,6 +71,7 @@ class NetlinkSocket final : public Socket {
     SysResult<void> check_groups(Task& task) const;
     uint32_t most_groups() const;
     SysResult<void> to_kernel(Task& task, std::span<const std::byte> bytes);
+    NetlinkBytes explained(NetlinkBytes bytes, const char* reason);
     void answer(const nlmsghdr& to, std::span<const std::byte> whole, NetlinkReply reply, int error);
     void start_dump(const nlmsghdr& to, NetlinkReply reply);
     std::optional<NetlinkDatagram> take(bool peek);

@@ -20,7 +20,7 @@ constexpr Handler kHandlers[] = {
     {RTM_DELLINK, remove_link},       {RTM_GETADDR, get_addresses},   {RTM_NEWADDR, add_address},
     {RTM_DELADDR, remove_address},    {RTM_GETROUTE, get_routes},     {RTM_NEWROUTE, add_route},
     {RTM_DELROUTE, remove_route},     {RTM_GETNEIGH, get_neighbours}, {RTM_NEWNEIGH, add_neighbour},
-    {RTM_DELNEIGH, remove_neighbour}, {RTM_GETRULE, get_rules},
+    {RTM_DELNEIGH, remove_neighbour}, {RTM_GETRULE, get_rules},       {RTM_GETNEXTHOP, get_nothing},
 };
 
 constexpr uint32_t kSkipCounters = RTEXT_FILTER_SKIP_STATS;
@@ -147,7 +147,7 @@ SysResult<void> change_link(const NetlinkRequest& base, Interfaces& model, Netli
     auto found = find_link(request);
     if (!found.ok()) {
         bool create = base.header.nlmsg_type == RTM_NEWLINK && base.header.nlmsg_flags & NLM_F_CREATE;
-        if (found.error().value != ENODEV && !create) return found.take_error();
+        if (found.error().value != ENODEV && base.header.nlmsg_type == RTM_SETLINK) return found.take_error();
         if (!create) return Errno(ENODEV);
         reply.reason = "Unknown device type";
         return Errno(EOPNOTSUPP);
@@ -164,7 +164,6 @@ SysResult<void> change_link(const NetlinkRequest& base, Interfaces& model, Netli
     }
     change.mtu = mtu;
     change.hardware = TRY(hardware_of(attributes, IFLA_ADDRESS));
-    if (change.hardware && link.loopback() && *change.hardware != link.hardware) return Errno(EOPNOTSUPP);
     change.broadcast = TRY(hardware_of(attributes, IFLA_BROADCAST));
     change.queue_length = TRY(attributes.value<uint32_t>(IFLA_TXQLEN));
     change.group = TRY(attributes.value<uint32_t>(IFLA_GROUP));

@@ -42,6 +42,8 @@ SysResult<void> remove_route(const NetlinkRequest& request, Interfaces& model, N
 SysResult<void> get_neighbours(const NetlinkRequest& request, Interfaces& model, NetlinkReply& reply);
 SysResult<void> add_neighbour(const NetlinkRequest& request, Interfaces& model, NetlinkReply& reply);
 SysResult<void> remove_neighbour(const NetlinkRequest& request, Interfaces& model, NetlinkReply& reply);
+// What there is none of.
+SysResult<void> get_nothing(const NetlinkRequest& request, Interfaces& model, NetlinkReply& reply);
 SysResult<void> get_rules(const NetlinkRequest& request, Interfaces& model, NetlinkReply& reply);
 
 }  // namespace casemate::sentry

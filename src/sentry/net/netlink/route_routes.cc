@@ -122,7 +122,7 @@ SysResult<void> find_way(const RouteRequest<rtmsg>& request, NetlinkReply& reply
         info.rtm_src_len = given_source ? bits : 0;
         info.rtm_table = RT_TABLE_MAIN;
         info.rtm_flags = RTM_F_CLONED;
-        if (way.type == RTN_LOCAL) info.rtm_flags |= kLocalFlag;
+        if (way.type == RTN_LOCAL || way.link == Interfaces::kLoopback) info.rtm_flags |= kLocalFlag;
         if (way.type == RTN_BROADCAST) info.rtm_flags |= kBroadcastFlag | kLocalFlag;
         if (way.type == RTN_MULTICAST) info.rtm_flags |= kMulticastFlag | kLocalFlag;
         message.put(info);
@@ -141,12 +141,12 @@ SysResult<void> find_way(const RouteRequest<rtmsg>& request, NetlinkReply& reply
 
 SysResult<Neighbour> read_neighbour(const RouteRequest<ndmsg>& request, NetlinkReply& reply) {
     const ndmsg& header = request.header;
-    if (header.ndm_family != AF_INET && header.ndm_family != AF_INET6) return Errno(EAFNOSUPPORT);
-    auto address = TRY(request.attributes.address(NDA_DST, header.ndm_family == AF_INET6));
-    if (!address) {
+    if (!request.attributes.has(NDA_DST)) {
         reply.reason = "Network address not specified";
         return Errno(EINVAL);
     }
+    if (header.ndm_family != AF_INET && header.ndm_family != AF_INET6) return Errno(EAFNOSUPPORT);
+    auto address = TRY(request.attributes.address(NDA_DST, header.ndm_family == AF_INET6));
     if (header.ndm_ifindex != 0 && !request.model.link(header.ndm_ifindex)) return Errno(ENODEV);
     if (header.ndm_ifindex == 0) return Errno(EINVAL);
     Neighbour neighbour;
@@ -259,6 +259,12 @@ SysResult<void> remove_neighbour(const NetlinkRequest& base, Interfaces& model, 
     auto request = TRY(RouteRequest<ndmsg>::read(base, model));
     Neighbour neighbour = TRY(read_neighbour(request, reply));
     return model.remove_neighbour(neighbour.link, neighbour.address);
+}
+
+SysResult<void> get_nothing(const NetlinkRequest& base, Interfaces&, NetlinkReply& reply) {
+    if (!base.is_dump()) return Errno(ENOENT);
+    reply.dump = true;
+    return {};
 }
 
 // The rules of a Linux without others; they cannot be changed (RTM_NEWRULE: EOPNOTSUPP).
