@@ -247,7 +247,7 @@ SysResult<void> remove_address(const NetlinkRequest& base, Interfaces& model, Ne
     if (v6 && !local && !address) return Errno(EINVAL);
     for (const LinkAddress& one : model.addresses()) {
         if (one.v6() != v6 || one.link != static_cast<int>(header.ifa_index)) continue;
-        if (v6 ? one.address != local.value_or(*address) : local && one.address != *local) continue;
+        if (v6 ? one.address != (local ? *local : *address) : local && one.address != *local) continue;
         if (label && one.label != *label) continue;
         // In IPv4 an address without a prefix may stand for any.
         if (one.prefix != header.ifa_prefixlen && (v6 || address)) continue;
