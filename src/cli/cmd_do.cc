@@ -107,10 +107,14 @@ Result<int> run_do(Context& context, const Arguments& arguments) {
         config.cpus = static_cast<uint32_t>(cpus);
     }
     std::string_view net = arguments.value_or("net", "none");
-    if (net != "none")
-        return Error(
-            fmt::format("option --net: {} is not supported by engine sentry yet; none gives loopback only", net),
-            ENOTSUP);
+    if (net.starts_with('/'))
+        config.network_path = net;
+    else if (net == "host")
+        return Error("option --net: host: the sentry cannot use the host's sockets; give the path of a namespace",
+                     ENOTSUP);
+    else if (net != "none" && net != "sandbox")
+        return Error(fmt::format("option --net: {}: must be none, sandbox, host or the path of a namespace", net),
+                     EINVAL);
     sandbox::Config effective = *context.config;
     if (arguments.has("engine")) TRY(effective.set("engine", arguments.value("engine"), "--engine"));
 

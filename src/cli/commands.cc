@@ -95,7 +95,7 @@ constexpr Option kSpec[] = {{"bundle", 'b', "DIR", "where config.json is written
                             {"rootless", 0, nullptr, "for a container of an ordinary user"},
                             kHelp};
 constexpr Option kDo[] = {{"engine", 0, "ENGINE", "which guest kernel", "auto|sentry|microvm"},
-                          {"net", 0, "NETWORK", "network of the sandbox: none is loopback only", "none|sandbox|host"},
+                          {"net", 0, "NETWORK", "none, sandbox (both: loopback only), or the path of a network namespace"},
                           {"volume", 0, "SRC:DST[:ro]", "share a file or folder of the host (may be repeated)"},
                           {"memory", 0, "SIZE", "memory of the sandbox, as 512m or 4g"},
                           {"cpus", 0, "N", "processors of the sandbox"},

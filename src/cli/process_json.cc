@@ -154,7 +154,8 @@ std::string do_config(const DoConfig& config) {
                           {"options", {"rbind", volume.read_only ? "ro" : "rw"}}});
     json namespaces = json::array();
     for (const char* type : {"pid", "mount", "ipc", "uts", "network"})
-        if (!(config.host_network && std::string_view(type) == "network")) namespaces.push_back({{"type", type}});
+        namespaces.push_back({{"type", type}});
+    if (!config.network_path.empty()) namespaces.back()["path"] = config.network_path;
     json linux_part = {{"namespaces", namespaces}};
     if (config.memory != 0) linux_part["resources"]["memory"]["limit"] = config.memory;
     if (config.cpus != 0) linux_part["resources"]["cpu"] = {{"quota", config.cpus * 100000ull}, {"period", 100000}};

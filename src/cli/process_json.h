@@ -41,7 +41,7 @@ struct DoConfig {
     std::vector<Volume> volumes;
     uint64_t memory = 0;
     uint32_t cpus = 0;
-    bool host_network = false;
+    std::string network_path;  // of a network namespace; empty: a new one
 };
 std::string do_config(const DoConfig& config);
 

@@ -17,6 +17,7 @@
 
 #include "base/checked.h"
 #include "base/log.h"
+#include "host/namespaces.h"
 #include "linux/file.h"
 #include "linux/path.h"
 #include "linux/process.h"
@@ -55,25 +56,29 @@ bool exchange(int channel, char say, char expect) {
     return ::send(channel, &say, 1, MSG_NOSIGNAL) == 1 && recv(channel, &answer, 1, 0) == 1 && answer == expect;
 }
 
-Result<void> enter_network(const oci::Spec& spec) {
+// True: this thread is now in a namespace of the pod's own.
+Result<bool> enter_network(const oci::Spec& spec) {
     const oci::Namespace* network = spec.linux.find_namespace(oci::NamespaceType::kNetwork);
-    if (network == nullptr) return {};
+    if (network == nullptr) return false;
     if (network->path.empty()) {
         // Nothing of the pod is in this namespace; it is for hooks that set one up.
-        if (!has_hooks(spec.hooks)) return {};
+        if (!has_hooks(spec.hooks)) return false;
         auto done = linux::unshare(CLONE_NEWNET);
         if (!done.ok()) return sys_error("make a network namespace", done.error().value);
-        return {};
+        return true;
     }
     auto fd = linux::open(network->path, O_RDONLY);
     if (!fd.ok())
         return sys_error("config.json: linux.namespaces: open the network namespace " + network->path,
                          fd.error().value);
+    // The host's own network stays the host's: the pod has a loopback then.
+    auto own = TRY(host::open_process_namespace(oci::NamespaceType::kNetwork, 0));
+    if (host::is_same_namespace(own.get(), fd->get())) return false;
     auto joined = linux::setns(fd->get(), CLONE_NEWNET);
     if (!joined.ok())
         return sys_error("config.json: linux.namespaces: join the network namespace " + network->path,
                          joined.error().value);
-    return {};
+    return true;
 }
 
 int64_t now_ns() {
@@ -149,7 +154,7 @@ class Child {
         // The slave of a pty whose master went to the supervisor becomes this session's terminal, so that its changes
         // of size and its end come as signals. The caller's own terminal stays the caller's.
         if (options_.own_terminal) ioctl(streams_.console.get(), TIOCSCTTY, 0);
-        TRY(enter_network(*options_.spec));
+        outside_ = TRY(enter_network(*options_.spec));
         if (!options_.no_cgroup) {
             cgroup_ = TRY(create_cgroup(*options_.spec, options_.id, options_.systemd_cgroup, getpid()));
             save_cgroup(*cgroup_, record_);
@@ -197,7 +202,8 @@ class Child {
         pod.sandbox.set_domainname(options_.spec->domainname);
         pod.sandbox.set_cpus(pod.engine_options.cpus);
         pod.sandbox.set_memory_limit(pod.engine_options.memory);
-        pod.sandbox.set_network(guest::NETWORK_NONE);
+        pod.outside = outside_;
+        pod.sandbox.set_network(outside_ ? guest::NETWORK_STACK : guest::NETWORK_NONE);
         pod.sandbox.set_realtime_ns(static_cast<uint64_t>(now_ns()));
         char seed[64];
         if (getrandom(seed, sizeof seed, GRND_NONBLOCK) == sizeof seed) pod.sandbox.set_entropy(seed, sizeof seed);
@@ -243,6 +249,7 @@ class Child {
     StateDir& dir_;
     int channel_;
     Record record_;
+    bool outside_ = false;  // in a network namespace of the pod's own
     std::unique_ptr<host::Cgroup> cgroup_;
     CgroupMove cgroup_move_;
     std::unique_ptr<Pod> pod_;

@@ -56,7 +56,10 @@ Result<std::unique_ptr<Pod>> Pod::create(Options options) {
 
 Pod::~Pod() = default;
 
-void Pod::stop() { engine_.reset(); }
+void Pod::stop() {
+    engine_.reset();
+    network_.reset();
+}
 
 // For calls to the guest kernel out of the main loop. The process ends without waiting for these threads.
 void Pod::in_background(std::function<void()> work) { std::thread(std::move(work)).detach(); }
@@ -107,6 +110,8 @@ Result<void> Pod::create_container(PreparedContainer prepared, StreamFds streams
         if (first) {
             TRY(engine_->connect());
             TRY(engine_->guest().create_sandbox(options_.sandbox));
+            if (options_.outside) network_ = TRY(PodNetwork::take());
+            if (network_ != nullptr) TRY(network_->hand_over(engine_->guest()));
         }
         guest::CreateContainerRequest& request = prepared.request;
         auto place = [&](guest::FileTree& name) -> Result<void> {

@@ -26,6 +26,7 @@
 #include "linux/event_loop.h"
 #include "sandbox/control.h"
 #include "sandbox/engine.h"
+#include "sandbox/pod_network.h"
 #include "sandbox/prepare.h"
 #include "sandbox/state_dir.h"
 #include "sandbox/terminal.h"
@@ -38,6 +39,7 @@ class Pod {
         EngineKind engine = EngineKind::kSentry;
         EngineOptions engine_options;
         guest::CreateSandboxRequest sandbox;
+        bool outside = false;        // the calling thread's network namespace is the pod's: it is taken over
         bool remove_at_end = false;  // the state folder vanishes with the pod
         int leash = -1;              // borrowed: when its other end is closed the pod ends; -1: it stands alone
     };
@@ -96,6 +98,7 @@ class Pod {
 
     Options options_;
     std::unique_ptr<Engine> engine_;
+    std::unique_ptr<PodNetwork> network_;  // null: loopback only
     std::unique_ptr<linux::EventLoop> loop_;
     UniqueFd listener_;
     std::string first_;  // id; immutable once the container is there

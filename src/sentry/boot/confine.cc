@@ -53,6 +53,7 @@ host::SeccompFilter sentry_filter() {
                   SYS_epoll_ctl,
                   SYS_shutdown,
                   SYS_recvmsg,
+                  SYS_recvmmsg,
                   SYS_sendmsg});
     filter.allow_if(SYS_newfstatat, {ArgCheck::masked(3, AT_EMPTY_PATH, AT_EMPTY_PATH)});
     filter.allow_if(SYS_fcntl, {ArgCheck::equal32(1, F_GETFL)});

@@ -121,7 +121,7 @@ void Pod::get_version(v1::GetVersionRequest, Answer<v1::GetVersionReply> answer)
     reply.set_name("casemate-sentry");
     reply.set_version("0.1.0");
     reply.set_kernel_release(kernel_.options().release);
-    for (const char* capability : {"pause", "trace", "profile"}) reply.add_capabilities(capability);
+    for (const char* capability : {"pause", "trace", "profile", "network.stack"}) reply.add_capabilities(capability);
     answer.ok(reply);
 }
 

@@ -36,6 +36,7 @@ using BootError = rpc::Status;
 template <typename T>
 using BootResult = detail::BasicResult<T, BootError>;
 
+class Network;
 class Pod;
 
 // An init or exec process that the host knows by name.
@@ -129,6 +130,8 @@ class Pod final : public guest_api::GuestService, private OomObserver {
     BootResult<void> load_program(PodProcess& process, const oci::Process& wanted);
     BootResult<Ref<FdTable>> make_descriptors(PodContainer& container, Task& task, const v1::Stdio& stdio,
                                               RequestStreams& streams, PodProcess& process);
+
+    Network& network();
 
     // A host descriptor as an open file of the pod.
     BootResult<Ref<File>> make_stream(Task& task, UniqueFd host, int flags, int number);

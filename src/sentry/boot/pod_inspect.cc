@@ -135,21 +135,6 @@ void Pod::get_events(v1::GetEventsRequest request, Answer<v1::GetEventsReply> an
     answer_events_locked();
 }
 
-void Pod::update_network(v1::UpdateNetworkRequest, RequestStreams, Answer<v1::UpdateNetworkReply> answer) {
-    answer.fail(not_supported("the sentry has no network interfaces beyond loopback yet", "interfaces"));
-}
-
-void Pod::get_network(v1::GetNetworkRequest, Answer<v1::GetNetworkReply> answer) {
-    v1::GetNetworkReply reply;
-    v1::Interface& loopback = *reply.add_interfaces();
-    loopback.set_name("lo");
-    loopback.set_mtu(65536);
-    loopback.set_up(true);
-    loopback.add_addresses("127.0.0.1/8");
-    loopback.add_addresses("::1/128");
-    answer.ok(reply);
-}
-
 void Pod::get_metrics(v1::GetMetricsRequest, Answer<v1::GetMetricsReply> answer) {
     v1::GetMetricsReply reply;
     reply.set_text(fmt::format(

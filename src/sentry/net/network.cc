@@ -10,6 +10,7 @@
 #include "sentry/net/inet/inet_socket.h"
 #include "sentry/net/inet/ports.h"
 #include "sentry/net/interfaces.h"
+#include "sentry/net/link/wire.h"
 #include "sentry/net/netlink/netlink_hub.h"
 #include "sentry/net/unix/unix_socket.h"
 
@@ -32,6 +33,15 @@ Network::Network(bool ready)
       udp_(std::make_unique<PortTable>()),
       udplite_(std::make_unique<PortTable>()) {}
 Network::~Network() = default;
+
+Wire& Network::make_wire(TimerThread& timers) {
+    std::lock_guard lock(mutex_);
+    if (!wire_) {
+        wire_ = std::make_unique<Wire>(*this, timers);
+        wire_seen_.store(wire_.get(), std::memory_order_release);
+    }
+    return *wire_;
+}
 
 bool Network::claim_abstract(const std::string& name, UnixName& owner) {
     std::lock_guard lock(mutex_);

@@ -1,6 +1,7 @@
 // Network: what a network namespace holds for the socket families: names, ports, and the sockets there are.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -21,6 +22,8 @@ class Socket;
 class Task;
 class UnixName;
 class UnixSocket;
+class TimerThread;  // kernel/timers.h
+class Wire;         // net/link/wire.h
 
 class Network final : public RefCounted {
   public:
@@ -42,6 +45,9 @@ class Network final : public RefCounted {
     uint64_t cookie() const { return cookie_; }
     Interfaces& interfaces() { return *interfaces_; }
     NetlinkHub& netlink() { return *netlink_; }
+    // The way to the outside; null until the first link has come.
+    Wire* wire() { return wire_seen_.load(std::memory_order_acquire); }
+    Wire& make_wire(TimerThread& timers);
     PortTable& tcp_ports() { return *tcp_; }
     PortTable& udp_ports() { return *udp_; }
     PortTable& udplite_ports() { return *udplite_; }
@@ -64,6 +70,8 @@ class Network final : public RefCounted {
     const std::unique_ptr<Interfaces> interfaces_;
     const std::unique_ptr<NetlinkHub> netlink_;
     const std::unique_ptr<PortTable> tcp_, udp_, udplite_;
+    std::unique_ptr<Wire> wire_;  // guarded by mutex_; made once
+    std::atomic<Wire*> wire_seen_{nullptr};
 };
 
 // A pod's network namespace: its loopback is up.

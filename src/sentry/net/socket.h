@@ -111,6 +111,8 @@ class Socket : public RefCounted {
     virtual SysResult<bool> set_family_option(Task& task, int level, int name, std::span<const std::byte> value);
     virtual SysResult<OptionBytes> get_family_option(Task& task, int level, int name, size_t room);
     virtual SysResult<int64_t> ioctl(Task& task, uint64_t command, uint64_t argument);
+    // After set_option() has changed something.
+    virtual void options_changed() {}
     virtual uint32_t poll_events() = 0;
     // Bytes that SIOCINQ and SIOCOUTQ tell.
     virtual SysResult<size_t> unread() { return Errno(EOPNOTSUPP); }

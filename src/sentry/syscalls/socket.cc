@@ -127,6 +127,7 @@ SysResult<int64_t> sys_setsockopt(Task& task, const SyscallArgs& args) {
     std::vector<std::byte> value(static_cast<size_t>(size));
     TRY(task.memory().copy_in(args.u64(3), value.data(), value.size()));
     TRY(it.socket->set_option(task, args.i32(1), args.i32(2), value));
+    it.socket->options_changed();
     return 0;
 }
 

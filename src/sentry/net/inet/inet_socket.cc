@@ -138,6 +138,15 @@ int InetSocket::option(int level, int name, int fallback) {
     auto it = kept_.find({level, name});
     return it == kept_.end() ? fallback : it->second;
 }
+void InetSocket::inherit_kept(InetSocket& from) {
+    decltype(kept_) copy;
+    {
+        std::lock_guard lock(from.kept_mutex_);
+        copy = from.kept_;
+    }
+    std::lock_guard lock(kept_mutex_);
+    kept_ = std::move(copy);
+}
 void InetSocket::keep_option(int level, int name, int value) {
     std::lock_guard lock(kept_mutex_);
     kept_[{level, name}] = value;

@@ -2,6 +2,7 @@
 //
 // Where a destination is, the model of the interfaces says (net/interfaces.h). What is the pod's own never becomes
 // packets: a TCP connection is a StreamConnection between two sockets, a UDP datagram goes into the receiver's queue.
+// What is outside is reached through the stack (net/link/wire.h).
 #pragma once
 
 #include <map>
@@ -56,6 +57,7 @@ class InetSocket : public Socket {
     // Options kept as numbers, because they have no effect on the loopback or are looked up where they have.
     int option(int level, int name, int fallback);
     void keep_option(int level, int name, int value);
+    void inherit_kept(InetSocket& from);
     // Some option has asked for control messages, at some time.
     bool asks_for_control() const { return asks_for_control_.load(std::memory_order_relaxed); }
     std::atomic<uint32_t> zero_copies_{0};  // sends with MSG_ZEROCOPY so far

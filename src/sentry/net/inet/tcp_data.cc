@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "sentry/net/inet/tcp_socket.h"
+#include "sentry/net/stack/connection.h"
 
 namespace casemate::sentry {
 namespace {
@@ -48,6 +49,7 @@ SysResult<size_t> TcpSocket::write_after_end(Task& task, const Attached& mine, c
 SysResult<size_t> TcpSocket::send(Task& task, SendRequest& request) {
     if (request.flags & (MSG_OOB | MSG_FASTOPEN)) return Errno(EOPNOTSUPP);
     Attached mine = attached();
+    if (mine.outside) return send_outside(task, *mine.outside, request);
     if (!mine.connection) {
         // Waits for the end of connect().
         TRY(block(task, waiters()->queue, EPOLLOUT | EPOLLERR | EPOLLHUP, request.flags & MSG_DONTWAIT,
@@ -92,6 +94,7 @@ SysResult<size_t> TcpSocket::send(Task& task, SendRequest& request) {
 SysResult<size_t> TcpSocket::receive(Task& task, ReceiveRequest& request) {
     Attached mine = attached();
     if (request.flags & MSG_ERRQUEUE) return Errno(EAGAIN);
+    if (mine.outside) return receive_outside(task, *mine.outside, request);
     if (!mine.connection) {
         if (int error = take_error(); error != 0) return Errno(error);
         {
@@ -151,6 +154,7 @@ SysResult<size_t> TcpSocket::receive(Task& task, ReceiveRequest& request) {
 
 uint32_t TcpSocket::poll_events() {
     Attached mine = attached();
+    if (mine.outside) return mine.outside->poll_events();
     if (!mine.connection) {
         std::lock_guard lock(mutex_);
         uint32_t error = pending_error() != 0 ? EPOLLERR | EPOLLIN | EPOLLRDNORM | EPOLLRDHUP : 0u;
@@ -180,12 +184,14 @@ uint32_t TcpSocket::poll_events() {
 
 SysResult<size_t> TcpSocket::unread() {
     Attached mine = attached();
+    if (mine.outside) return mine.outside->unread();
     if (!mine.connection) return listening() ? SysResult<size_t>(Errno(EINVAL)) : SysResult<size_t>(size_t{0});
     return mine.connection->bytes.incoming(mine.side).bytes();
 }
 
-// What the other end's kernel has taken is no longer ours: all of it, on the loopback.
+// What the other end's kernel has taken is no longer ours: all of it, in the pod.
 SysResult<size_t> TcpSocket::unsent() {
+    if (Attached mine = attached(); mine.outside) return mine.outside->unsent();
     if (listening()) return Errno(EINVAL);
     return size_t{0};
 }

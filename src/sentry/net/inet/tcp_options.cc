@@ -6,6 +6,7 @@
 #include <string>
 
 #include "sentry/net/inet/tcp_socket.h"
+#include "sentry/net/stack/connection.h"
 
 namespace casemate::sentry {
 namespace {
@@ -45,7 +46,10 @@ const Number* find(int name) {
 }  // namespace
 
 SysResult<bool> TcpSocket::set_family_option(Task& task, int level, int name, std::span<const std::byte> value) {
-    if (level == SOL_SOCKET && (name == SO_SNDBUF || name == SO_RCVBUF)) buffers_chosen_ = true;
+    if (level == SOL_SOCKET && (name == SO_SNDBUF || name == SO_SNDBUFFORCE))
+        buffers_chosen_ = send_buffer_chosen_ = true;
+    if (level == SOL_SOCKET && (name == SO_RCVBUF || name == SO_RCVBUFFORCE))
+        buffers_chosen_ = receive_buffer_chosen_ = true;
     if (level != IPPROTO_TCP) return InetSocket::set_family_option(task, level, name, value);
     if (name == TCP_CONGESTION) {
         std::string algorithm(reinterpret_cast<const char*>(value.data()), std::min<size_t>(value.size(), 15));
@@ -67,6 +71,7 @@ SysResult<bool> TcpSocket::set_family_option(Task& task, int level, int name, st
 SysResult<OptionBytes> TcpSocket::get_family_option(Task& task, int level, int name, size_t room) {
     if (level == SOL_SOCKET && name == SO_ERROR) {
         Attached mine = attached();
+        if (mine.outside) return OptionBytes(option_bytes<int>(mine.outside->take_error()));
         if (!mine.connection) return OptionBytes();
         return OptionBytes(option_bytes<int>(take_connection_error(mine)));
     }
@@ -91,7 +96,10 @@ SysResult<OptionBytes> TcpSocket::get_family_option(Task& task, int level, int n
         info.tcpi_advmss = 65483;
         info.tcpi_reordering = 3;
         info.tcpi_rcv_space = 65483;
-        if (!mine.connection) {
+        if (mine.outside) {
+            info = {};
+            outside_info(*mine.outside, info);
+        } else if (!mine.connection) {
             std::lock_guard lock(mutex_);
             if (state_ == State::kListening) {
                 info.tcpi_unacked = static_cast<uint32_t>(pending_.size());
@@ -100,6 +108,9 @@ SysResult<OptionBytes> TcpSocket::get_family_option(Task& task, int level, int n
         }
         return OptionBytes(option_bytes(info));
     }
+    if (name == TCP_MAXSEG)
+        if (Attached mine = attached(); mine.outside)
+            return OptionBytes(option_bytes<int>(static_cast<int>(mine.outside->segment_size())));
     const Number* known = find(name);
     if (known == nullptr) return Errno(ENOPROTOOPT);
     return OptionBytes(option_bytes<int>(option(level, name, known->fallback)));

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "sentry/net/network.h"
+#include "sentry/net/stack/connection.h"
 
 namespace casemate::sentry {
 namespace {
@@ -60,11 +61,11 @@ void TcpSocket::establish_locked(TcpSocket& client) {
     }
     {
         std::lock_guard lock(child->attached_mutex_);
-        child->attached_ = {connection, 1};
+        child->attached_ = {connection, 1, nullptr};
     }
     {
         std::lock_guard lock(client.attached_mutex_);
-        client.attached_ = {connection, 0};
+        client.attached_ = {connection, 0, nullptr};
     }
     client.state_ = State::kConnected;
     client.target_.reset();
@@ -90,6 +91,11 @@ void TcpSocket::admit_waiting() {
         waiters()->readable();
         client->waiters()->everything();
     }
+}
+
+bool TcpSocket::connected_once() {
+    std::lock_guard lock(mutex_);
+    return state_ == State::kConnected;
 }
 
 // Binds and finds the listener; afterwards the socket is connecting or connected.
@@ -160,9 +166,12 @@ SysResult<void> TcpSocket::connect(Task& task, const SocketAddress& address, boo
         std::lock_guard lock(mutex_);
         source = local_.address;
     }
-    RouteChoice way = TRY(route(peer.address, source));
-    // Only what is the pod's own is reached.
-    if (way.type != RTN_LOCAL) return Errno(ENETUNREACH);
+    Attached present = attached();
+    if (present.outside && present.outside->state() == stack::TcpState::kClosed && !connected_once())
+        TRY(finish_outside(*present.outside));
+    RouteChoice way = TRY(route(peer.address, source, scope_of(address)));
+    if (way.type == RTN_MULTICAST) return Errno(ENETUNREACH);
+    if (way.type != RTN_LOCAL || present.outside) return connect_outside(task, peer, way, nonblocking);
     auto started = start_connect(peer, way.source);
     bool already = !started.ok() && started.error().value == EALREADY;
     if (nonblocking) {
@@ -247,6 +256,7 @@ SysResult<void> TcpSocket::disconnect() {
     receive_shut_ = send_shut_ = false;
     take_error();
     end_connection(mine, true);
+    if (mine.outside) mine.outside->close(true);
     waiters()->everything();
     return {};
 }
@@ -254,6 +264,19 @@ SysResult<void> TcpSocket::disconnect() {
 SysResult<void> TcpSocket::shutdown(int how) {
     if (how < SHUT_RD || how > SHUT_RDWR) return Errno(EINVAL);
     Attached mine = attached();
+    if (mine.outside) {
+        stack::TcpState reached = mine.outside->state();
+        if (reached == stack::TcpState::kClosed || mine.outside->connecting()) return Errno(ENOTCONN);
+        if (how != SHUT_WR) {
+            receive_shut_ = true;
+            mine.outside->shutdown_receive();
+        }
+        if (how != SHUT_RD) {
+            send_shut_ = true;
+            mine.outside->shutdown_send();
+        }
+        return {};
+    }
     if (!mine.connection) {
         std::deque<Ref<TcpSocket>> pending, waiting;
         {
@@ -312,18 +335,25 @@ void TcpSocket::closed() {
         child->closed();
     }
     for (auto& client : waiting) client->refused();
-    end_connection(attached(), options_.linger_seconds == 0);
+    Attached mine = attached();
+    end_connection(mine, options_.linger_seconds == 0);
+    if (mine.outside) mine.outside->close(options_.linger_seconds == 0);
     waiters()->everything();
 }
 
 SysResult<SocketAddress> TcpSocket::peer_address() {
     Attached mine = attached();
+    if (mine.outside) {
+        if (mine.outside->state() == stack::TcpState::kClosed || mine.outside->connecting()) return Errno(ENOTCONN);
+        return format(mine.outside->tuple().peer);
+    }
     if (!mine.connection || mine.connection->reset[mine.side]) return Errno(ENOTCONN);
     return format(mine.connection->ends[1 - mine.side]);
 }
 
 // TCP's state machine as it would stand, for TCP_INFO and /proc/net/tcp.
 int TcpSocket::tcp_state(const Attached& mine) {
+    if (mine.outside) return static_cast<int>(mine.outside->state());
     if (!mine.connection) {
         std::lock_guard lock(mutex_);
         if (state_ == State::kListening) return TCP_LISTEN;
@@ -341,6 +371,13 @@ InetSocket::Status TcpSocket::status() {
     Status status;
     Attached mine = attached();
     status.state = tcp_state(mine);
+    if (mine.outside) {
+        status.local = mine.outside->tuple().local;
+        status.peer = mine.outside->tuple().peer;
+        status.sending = mine.outside->unsent();
+        status.receiving = mine.outside->unread();
+        return status;
+    }
     if (mine.connection) {
         // The end counts as one until it is read.
         StreamDirection& incoming = mine.connection->bytes.incoming(mine.side);

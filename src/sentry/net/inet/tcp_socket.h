@@ -1,10 +1,13 @@
-// TCP inside the pod: a connection over the loopback is a StreamConnection between two sockets, with TCP's rules of
-// ending and resetting on top.
+// TCP: a connection inside the pod is a StreamConnection between two sockets, with TCP's rules of ending and resetting
+// on top; one to the outside is a connection of the stack (tcp_outside.cc). A listener accepts both.
 #pragma once
 
 #include <deque>
 
+struct tcp_info;
+
 #include "sentry/net/inet/inet_socket.h"
+#include "sentry/net/stack/stack.h"
 #include "sentry/net/stream.h"
 
 namespace casemate::sentry {
@@ -21,7 +24,7 @@ class TcpConnection final : public RefCounted {
     std::atomic<int> errors[2] = {0, 0};
 };
 
-class TcpSocket final : public InetSocket {
+class TcpSocket final : public InetSocket, public stack::Listener {
   public:
     TcpSocket(int family, Ref<Network> network, uint32_t uid);
 
@@ -40,15 +43,23 @@ class TcpSocket final : public InetSocket {
     SysResult<size_t> unsent() override;
     void closed() override;
     Status status() override;
+    void options_changed() override;
+
+    // As a listener of the stack.
+    bool has_room() override;
+    bool established(Ref<stack::Connection> connection) override;
+    size_t receive_buffer() override;
 
   private:
     enum class State { kClosed, kListening, kConnecting, kConnected };
 
     struct Attached {
-        Ref<TcpConnection> connection;  // null: not connected
+        Ref<TcpConnection> connection;  // null: not connected in the pod
         int side = 0;
+        Ref<stack::Connection> outside;  // null: not connected, or connecting, to the outside
     };
     Attached attached();
+    bool connected_once();
     // `client` gets a connection to a new socket in this listener's queue. Both mutexes held.
     void establish_locked(TcpSocket& client);
     // The next of those that wait for a place in the queue gets it.
@@ -62,11 +73,21 @@ class TcpSocket final : public InetSocket {
     SysResult<size_t> write_after_end(Task& task, const Attached& mine, const SendRequest& request);
     int tcp_state(const Attached& mine);
 
+    // tcp_outside.cc
+    void tune(stack::Connection& connection);
+    SysResult<void> start_outside(const InetEndpoint& peer, const RouteChoice& way);
+    SysResult<void> finish_outside(stack::Connection& connection);
+    SysResult<void> connect_outside(Task& task, const InetEndpoint& peer, const RouteChoice& way, bool nonblocking);
+    SysResult<size_t> send_outside(Task& task, stack::Connection& connection, SendRequest& request);
+    SysResult<size_t> receive_outside(Task& task, stack::Connection& connection, ReceiveRequest& request);
+    void outside_info(stack::Connection& connection, tcp_info& info);
+
     // Guarded by mutex_:
     State state_ = State::kClosed;
     bool connect_untold_ = false;  // established, but the next connect() is still to hear of it
     bool told_ = false;            // a non-blocking connect() has answered EINPROGRESS
     bool closed_ = false;
+    bool bound_by_connect_ = false;  // to an ephemeral port, for a connection to the outside
     size_t backlog_ = 0;
     std::deque<Ref<TcpSocket>> pending_;  // established, to be accepted
     std::deque<Ref<TcpSocket>> waiting_;  // connecting, no place in pending_ yet
@@ -76,6 +97,7 @@ class TcpSocket final : public InetSocket {
     Attached attached_;  // guarded by attached_mutex_
     std::atomic<bool> receive_shut_{false}, send_shut_{false};
     std::atomic<bool> buffers_chosen_{false};  // by SO_SNDBUF or SO_RCVBUF
+    std::atomic<bool> send_buffer_chosen_{false}, receive_buffer_chosen_{false};
 };
 
 }  // namespace casemate::sentry

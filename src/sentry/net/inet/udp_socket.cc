@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "sentry/net/link/wire.h"
 #include "sentry/net/network.h"
 
 namespace casemate::sentry {
@@ -93,6 +94,12 @@ SysResult<OptionBytes> UdpSocket::get_family_option(Task& task, int level, int n
 SysResult<void> UdpSocket::transmit(const Outgoing& out, Packet data) {
     Packet packet = make_packet(out, std::move(data));
     // A link that leads elsewhere takes what nobody here is for.
+    if (out.way.type != RTN_LOCAL && out.way.link != Interfaces::kLoopback) {
+        TRY(send_outside(out, packet));
+        bool again = out.to.address.is_v4() ? option(IPPROTO_IP, IP_MULTICAST_LOOP, 1) != 0
+                                            : option(IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 1) != 0;
+        if (out.way.type == RTN_MULTICAST && !again) return {};
+    }
     if (out.way.type == RTN_UNICAST) return {};
     QueuedError error;
     bool v4 = out.to.address.is_v4();
@@ -111,6 +118,28 @@ SysResult<void> UdpSocket::transmit(const Outgoing& out, Packet data) {
     // To whoever has the sender's port: this socket, unless another one shares it.
     hear_error(std::move(error), true);
     return {};
+}
+
+SysResult<void> UdpSocket::send_outside(const Outgoing& out, const Packet& packet) {
+    Wire* wire = network().wire();
+    if (wire == nullptr || protocol() != IPPROTO_UDP) return {};
+    bool v4 = out.to.address.is_v4();
+    stack::OutPacket frame;
+    frame.from = packet.from;
+    frame.to = packet.to;
+    frame.hop_limit = static_cast<uint8_t>(packet.hop_limit);
+    frame.traffic_class = static_cast<uint8_t>(packet.traffic_class);
+    frame.link = static_cast<uint32_t>(out.way.link);
+    int discover = v4 ? option(IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_WANT)
+                      : option(IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_WANT);
+    frame.dont_fragment = discover == IP_PMTUDISC_DO || discover == IP_PMTUDISC_PROBE;
+    frame.checksum = !has(kNoCheck);
+    // SAFETY: bytes as bytes.
+    frame.payload = {reinterpret_cast<const uint8_t*>(packet.data.get()), packet.size};
+    auto sent = wire->stack().send(frame);
+    // What the device had no room for is lost, as on Linux without IP_RECVERR.
+    if (!sent.ok() && sent.error().value == ENOBUFS) return {};
+    return sent;
 }
 
 SysResult<void> UdpSocket::uncork() {

@@ -1,5 +1,6 @@
 // UDP and UDP-Lite: a datagram for the pod itself goes into the queue of whoever is bound to its destination; without
-// anybody there, the sender hears of it (ECONNREFUSED) if it is connected or asked for errors. A full queue drops.
+// anybody there, the sender hears of it (ECONNREFUSED) if it is connected or asked for errors. A full queue drops. What
+// is outside goes through the stack.
 #pragma once
 
 #include "sentry/net/inet/datagram_socket.h"
@@ -20,6 +21,7 @@ class UdpSocket final : public DatagramSocket {
         return {};
     }
     SysResult<void> transmit(const Outgoing& out, Packet data);
+    SysResult<void> send_outside(const Outgoing& out, const Packet& packet);
     SysResult<size_t> send_corked(SendRequest& request, size_t size, bool more);
     SysResult<void> uncork();
 

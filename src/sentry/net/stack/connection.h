@@ -8,8 +8,6 @@
 // holder empties before it goes. So no connection stops the packets of another.
 #pragma once
 
-#include <linux/tcp.h>
-
 #include <deque>
 #include <map>
 #include <memory>
@@ -20,6 +18,8 @@
 #include "sentry/net/stack/link.h"
 #include "sentry/net/stack/segment.h"
 #include "sentry/net/waiters.h"
+
+struct tcp_info;  // linux/tcp.h
 
 namespace casemate::sentry::stack {
 

@@ -16,8 +16,7 @@ void Stack::input(Link& link, std::span<InFrame> frames) {
 
 void Stack::ethernet_input(Link& link, InFrame& frame, Batch& batch) {
     Bytes bytes = frame.bytes();
-    link.counters.rx_packets.fetch_add(1, std::memory_order_relaxed);
-    link.counters.rx_bytes.fetch_add(bytes.size(), std::memory_order_relaxed);
+    link.counters->received(bytes.size());
     if (bytes.size() < kEthernetHeader) return;
     bool group = (bytes[0] & 1) != 0;
     if (!group && memcmp(bytes.data(), link.mac.data(), 6) != 0) return;  // somebody else's
@@ -32,7 +31,7 @@ void Stack::ethernet_input(Link& link, InFrame& frame, Batch& batch) {
         case kEtherIpv6:
             return ipv6_input(link, frame, kEthernetHeader, checked, batch);
         default:
-            link.counters.rx_dropped.fetch_add(1, std::memory_order_relaxed);
+            link.counters->receive_dropped.fetch_add(1, std::memory_order_relaxed);
     }
 }
 

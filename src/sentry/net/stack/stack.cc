@@ -108,8 +108,9 @@ uint32_t Stack::initial_sequence(const Tuple& tuple) const {
 
 // ------------------------------------------------------------------------------------------- links and settings
 
-Ref<Link> Stack::add_link(uint32_t index, const MacAddress& mac, uint32_t mtu, std::shared_ptr<Device> device) {
-    auto link = make_ref<Link>(*this, index, mac, mtu, std::move(device));
+Ref<Link> Stack::add_link(uint32_t index, const MacAddress& mac, uint32_t mtu, std::shared_ptr<Device> device,
+                          Ref<LinkCounters> counters) {
+    auto link = make_ref<Link>(*this, index, mac, mtu, std::move(device), std::move(counters));
     std::lock_guard lock(settings_mutex_);
     links_.push_back(link);
     generation_.fetch_add(1, std::memory_order_acq_rel);

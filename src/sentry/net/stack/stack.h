@@ -27,6 +27,7 @@
 
 #include "base/ref.h"
 #include "base/result.h"
+#include "sentry/net/interfaces.h"
 #include "sentry/net/stack/frame.h"
 #include "sentry/net/stack/timers.h"
 
@@ -139,7 +140,8 @@ class Stack final : public RefCounted {
 
     // --- Links and settings ---
     // `device` outlives the link: until remove_link() has returned and nobody sends.
-    Ref<Link> add_link(uint32_t index, const MacAddress& mac, uint32_t mtu, std::shared_ptr<Device> device);
+    Ref<Link> add_link(uint32_t index, const MacAddress& mac, uint32_t mtu, std::shared_ptr<Device> device,
+                       Ref<LinkCounters> counters = make_ref<LinkCounters>());
     void remove_link(uint32_t index);
     Ref<Link> link(uint32_t index);
     void configure(Settings settings);

@@ -1,4 +1,6 @@
 // The application's side of a connection.
+#include <linux/tcp.h>
+
 #include <algorithm>
 #include <cstring>
 

@@ -1,0 +1,194 @@
+"""Both ends of the network tests: streams of numbered bytes with their checksum, datagrams, resets.
+
+usage: peer.py COMMAND ADDRESS PORT [NUMBER]
+  serve   accepts connections for ever; what a client sends first says what it wants:
+          "sink N\n" takes N bytes and answers their SHA-256; "source N SEED\n" sends N bytes and ends;
+          "echo\n" echoes; "reset\n" resets; "stall\n" never reads
+  sink    sends NUMBER bytes to a server and compares what it has got
+  source  takes NUMBER bytes from a server and compares
+  udp-serve, udp: echo of datagrams
+  ping    echo requests with NUMBER bytes
+  refused, reset, timeout, unreachable: expects that error of connect or of a read
+"""
+import errno
+import hashlib
+import random
+import socket
+import struct
+import sys
+import threading
+
+
+def data(total, seed):
+    block = random.Random(seed).randbytes(1 << 16)
+    count = 0
+    while total > 0:
+        part = struct.pack("<Q", count) + block[8:]
+        part = part[:total]
+        yield part
+        total -= len(part)
+        count += 1
+
+
+def digest_of(total, seed):
+    digest = hashlib.sha256()
+    for part in data(total, seed):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def read_line(connection):
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = connection.recv(1)
+        if not byte:
+            return line
+        line += byte
+    return line
+
+
+def handle(connection):
+    try:
+        words = read_line(connection).decode().split()
+        if words[:1] == ["sink"]:
+            left, digest = int(words[1]), hashlib.sha256()
+            while left > 0:
+                got = connection.recv(min(left, 1 << 18))
+                if not got:
+                    break
+                digest.update(got)
+                left -= len(got)
+            connection.sendall(digest.hexdigest().encode())
+        elif words[:1] == ["source"]:
+            for part in data(int(words[1]), int(words[2])):
+                connection.sendall(part)
+        elif words[:1] == ["echo"]:
+            while got := connection.recv(65536):
+                connection.sendall(got)
+        elif words[:1] == ["reset"]:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        elif words[:1] == ["stall"]:
+            threading.Event().wait(600)
+    except OSError:
+        pass
+    connection.close()
+
+
+def family_of(address):
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def main():
+    command, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    number = int(sys.argv[4]) if len(sys.argv) > 4 else 0
+    family = family_of(address)
+    if command == "serve":
+        server = socket.socket(family, socket.SOCK_STREAM)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        server.bind((address, port))
+        server.listen(128)
+        print("ready", flush=True)
+        while True:
+            connection, _ = server.accept()
+            threading.Thread(target=handle, args=(connection,), daemon=True).start()
+    if command == "udp-serve":
+        server = socket.socket(family, socket.SOCK_DGRAM)
+        server.bind((address, port))
+        print("ready", flush=True)
+        while True:
+            got, peer = server.recvfrom(65536)
+            server.sendto(got, peer)
+    if command == "udp":
+        client = socket.socket(family, socket.SOCK_DGRAM)
+        client.settimeout(20)
+        client.connect((address, port))
+        for size in (0, 1, 100, 1400, 5000, 20000):
+            sent = bytes(i * 7 % 251 for i in range(size))
+            client.send(sent)
+            assert client.recv(65536) == sent, size
+        print("udp ok")
+        return
+    if command == "ping":
+        v6 = family == socket.AF_INET6
+        client = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP)
+        client.settimeout(5)
+        for sequence in range(3):
+            message = struct.pack("!BBHHH", 128 if v6 else 8, 0, 0, 4711, sequence) + bytes(range(200)) * (number // 200 + 1)
+            message = message[:number + 8]
+            if not v6:
+                total = sum(struct.unpack("!%dH" % (len(message) // 2), message[:len(message) // 2 * 2]))
+                total += message[-1] << 8 if len(message) % 2 else 0
+                while total >> 16:
+                    total = (total & 0xffff) + (total >> 16)
+                message = message[:2] + struct.pack("!H", total ^ 0xffff) + message[4:]
+            client.sendto(message, (address, 0))
+            while True:
+                got, source = client.recvfrom(65536)
+                got = got if v6 else got[20:]
+                if source[0] == address and got[0] == (129 if v6 else 0) and got[4:] == message[4:]:
+                    break
+        print("ping ok")
+        return
+    if command == "udp-refused":
+        client = socket.socket(family, socket.SOCK_DGRAM)
+        client.settimeout(20)
+        client.connect((address, port))
+        client.send(b"x")
+        try:
+            client.recv(10)
+        except ConnectionRefusedError:
+            print("refused ok")
+        return
+    client = socket.socket(family, socket.SOCK_STREAM)
+    client.settimeout(number if command == "timeout" else 300)
+    try:
+        client.connect((address, port))
+        if command == "reset":
+            client.sendall(b"reset\n")
+            client.recv(10)
+    except OSError as error:
+        print("%s ok" % errno.errorcode.get(error.errno, type(error).__name__))
+        return
+    if command == "sink":
+        client.sendall(b"sink %d\n" % number)
+        for part in data(number, 7):
+            client.sendall(part)
+        got = b""
+        while part := client.recv(100):
+            got += part
+        assert got.decode() == digest_of(number, 7), got
+        print("sink ok")
+    elif command == "source":
+        client.sendall(b"source %d 9\n" % number)
+        digest, total = hashlib.sha256(), 0
+        while part := client.recv(1 << 18):
+            digest.update(part)
+            total += len(part)
+        assert (total, digest.hexdigest()) == (number, digest_of(number, 9)), total
+        print("source ok")
+    elif command == "echo":
+        client.sendall(b"echo\n")
+        for i in range(number):
+            sent = b"%d" % i
+            client.sendall(sent)
+            got = b""
+            while len(got) < len(sent):
+                part = client.recv(100)
+                assert part, i
+                got += part
+            assert got == sent
+        print("echo ok")
+    elif command == "stall":
+        client.sendall(b"stall\n")
+        client.settimeout(2)
+        sent = 0
+        try:
+            while sent < 100 << 20:
+                sent += client.send(bytes(1 << 16))
+        except TimeoutError:
+            print("stall ok")
+
+
+main()
