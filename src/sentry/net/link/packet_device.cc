@@ -1,7 +1,8 @@
 #include "sentry/net/link/packet_device.h"
 
 #include <poll.h>
-#include <sys/eventfd.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 
@@ -20,8 +21,10 @@ PacketDevice::PacketDevice(UniqueFd socket, bool virtio_header)
 PacketDevice::~PacketDevice() { stop(); }
 
 SysResult<void> PacketDevice::start(Receiver receiver) {
-    wake_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (!wake_) return last_errno();
+    // The signal interrupts a receive, and does nothing else.
+    struct sigaction action {};
+    action.sa_handler = [](int) {};
+    if (sigaction(SIGURG, &action, nullptr) != 0) return last_errno();
     receiver_ = std::move(receiver);
     thread_ = std::thread([this] { run(); });
     return {};
@@ -30,8 +33,11 @@ SysResult<void> PacketDevice::start(Receiver receiver) {
 void PacketDevice::stop() {
     if (!thread_.joinable()) return;
     stop_ = true;
-    uint64_t one = 1;
-    static_cast<void>(!write(wake_.get(), &one, sizeof(one)));
+    // The signal by which the sentry interrupts its threads ends a receive under way; again, if it came just before.
+    while (!ended_.load()) {
+        pthread_kill(thread_.native_handle(), SIGURG);
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
     thread_.join();
 }
 
@@ -54,14 +60,21 @@ bool PacketDevice::send(const OutFrame& frame) {
 
 void PacketDevice::run() {
     prctl(PR_SET_NAME, "link");
+    sigset_t wanted;
+    sigemptyset(&wanted);
+    sigaddset(&wanted, SIGURG);
+    pthread_sigmask(SIG_UNBLOCK, &wanted, nullptr);
     while (!stop_.load(std::memory_order_relaxed)) {
-        if (receive_batch() > 0) continue;
-        pollfd waits[2] = {{socket_.get(), POLLIN, 0}, {wake_.get(), POLLIN, 0}};
-        static_cast<void>(poll(waits, 2, -1));
+        if (receive_batch()) continue;
+        // The link is down, or memory is short.
+        pollfd wait = {socket_.get(), POLLIN, 0};
+        if (poll(&wait, 1, 100) > 0) std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
+    ended_ = true;
 }
 
-size_t PacketDevice::receive_batch() {
+// Waits for a frame, and takes what has come with it. False: nothing comes now.
+bool PacketDevice::receive_batch() {
     mmsghdr messages[kBatch];
     iovec pieces[kBatch][2];
     size_t ready = 0;
@@ -79,11 +92,9 @@ size_t PacketDevice::receive_batch() {
         messages[ready].msg_hdr.msg_iov = pieces[ready];
         messages[ready].msg_hdr.msg_iovlen = count;
     }
-    int got = recvmmsg(socket_.get(), messages, static_cast<unsigned>(ready), MSG_DONTWAIT, nullptr);
-    if (got <= 0) {
-        // A frame that the header cannot describe is gone, and others may wait behind it.
-        return got < 0 && errno != EAGAIN && errno != EBADF && errno != ENETDOWN ? 1 : 0;
-    }
+    int got = recvmmsg(socket_.get(), messages, static_cast<unsigned>(ready), MSG_WAITFORONE, nullptr);
+    // EINVAL: a frame that the header cannot describe; it is gone.
+    if (got <= 0) return got < 0 && (errno == EINTR || errno == EINVAL);
     size_t overhead = virtio_header_ ? sizeof(VirtioHeader) : 0, good = 0;
     for (size_t i = 0; i < static_cast<size_t>(got); i++) {
         if (messages[i].msg_len < overhead || (messages[i].msg_hdr.msg_flags & MSG_TRUNC)) continue;
@@ -91,7 +102,7 @@ size_t PacketDevice::receive_batch() {
         frames_[good++].size = static_cast<uint32_t>(messages[i].msg_len - overhead);
     }
     receiver_({frames_, good});
-    return static_cast<size_t>(got);
+    return true;
 }
 
 }  // namespace casemate::sentry

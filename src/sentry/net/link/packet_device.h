@@ -31,15 +31,14 @@ class PacketDevice final : public stack::Device {
 
   private:
     void run();
-    size_t receive_batch();
+    bool receive_batch();
 
     static constexpr size_t kBatch = 16;
 
     const UniqueFd socket_;
     const bool virtio_header_;
-    UniqueFd wake_;
     Receiver receiver_;
-    std::atomic<bool> stop_{false};
+    std::atomic<bool> stop_{false}, ended_{false};
     std::thread thread_;
     stack::InFrame frames_[kBatch];  // of the receive thread
 };

@@ -137,7 +137,7 @@ class Connection final : public TimerTarget {
         uint32_t offset = 0, size = 0;
     };
     struct Block {  // bytes to be sent; the memory never moves
-        std::unique_ptr<std::byte[]> bytes;
+        Ref<FrameBuffer> buffer;
         uint32_t size = 0, capacity = 0;
         uint64_t position = 0;
     };

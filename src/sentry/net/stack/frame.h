@@ -23,14 +23,14 @@ struct VirtioHeader {
 };
 static_assert(sizeof(VirtioHeader) == 10);
 
-// Memory that received bytes lie in; shared by whoever still reads them.
+// Memory for bytes on their way in or out; shared by whoever still needs them. Large ones are kept for reuse, because
+// fresh memory costs a page fault per page: more than copying the bytes.
 class FrameBuffer final : public RefCounted {
   public:
-    static Ref<FrameBuffer> create(size_t capacity) {
-        void* memory = malloc(sizeof(FrameBuffer) + capacity);
-        if (memory == nullptr) return nullptr;
-        return Ref<FrameBuffer>::adopt(new (memory) FrameBuffer(capacity));
-    }
+    static constexpr size_t kLarge = 65536 + 128;  // a frame with its headers
+
+    // Null: no memory.
+    static Ref<FrameBuffer> create(size_t capacity);
     // SAFETY: create() allocated `capacity_` bytes behind the object.
     uint8_t* data() { return reinterpret_cast<uint8_t*>(this + 1); }
     size_t capacity() const { return capacity_; }
@@ -38,14 +38,11 @@ class FrameBuffer final : public RefCounted {
   private:
     explicit FrameBuffer(size_t capacity) : capacity_(capacity) {}
     ~FrameBuffer() override = default;
-    void last_ref_dropped() override {
-        this->~FrameBuffer();
-        free(this);
-    }
+    void last_ref_dropped() override;
     const size_t capacity_;
 };
 
-constexpr size_t kMostFrame = 65536 + 128;  // with its headers
+constexpr size_t kMostFrame = FrameBuffer::kLarge;
 
 struct InFrame {
     VirtioHeader virtio{};

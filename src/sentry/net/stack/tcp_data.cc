@@ -55,7 +55,7 @@ Connection::Progress Connection::send(IoBuffer& from, bool more) {
         // A little goes behind what is there already.
         if (small <= kLeastBlock && !blocks_.empty() && blocks_.back().capacity - blocks_.back().size >= small) {
             Block& last = blocks_.back();
-            auto copied = from.copy_from(last.bytes.get() + last.size, small);
+            auto copied = from.copy_from(last.buffer->data() + last.size, small);
             if (!copied.ok()) return {.error = copied.error().value};
             last.size += static_cast<uint32_t>(*copied);
             write_end_ += *copied;
@@ -67,10 +67,10 @@ Connection::Progress Connection::send(IoBuffer& from, bool more) {
     // The application's memory is read without the lock: it may have to be fetched.
     size_t want = std::min({from.remaining(), room, size_t{kMostBlock}});
     Block block;
-    block.capacity = std::max(static_cast<uint32_t>(want), kLeastBlock);
-    block.bytes.reset(new (std::nothrow) std::byte[block.capacity]);
-    if (!block.bytes) return {.error = ENOBUFS};
-    auto copied = from.copy_from(block.bytes.get(), want);
+    block.buffer = FrameBuffer::create(std::max<size_t>(want, kLeastBlock));
+    if (!block.buffer) return {.error = ENOBUFS};
+    block.capacity = static_cast<uint32_t>(block.buffer->capacity());
+    auto copied = from.copy_from(block.buffer->data(), want);
     if (!copied.ok()) return {.error = copied.error().value};
     block.size = static_cast<uint32_t>(*copied);
     Locked locked(*this);

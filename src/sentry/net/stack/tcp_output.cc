@@ -154,7 +154,7 @@ bool Connection::send_segment_locked(uint64_t position, size_t data, uint8_t fla
         for (size_t left = data; left > 0; ++block) {
             size_t skip = static_cast<size_t>(position + (data - left) - block->position);
             size_t part = std::min<size_t>(left, block->size - skip);
-            CHECK(frame.add(block->bytes.get() + skip, part));  // gatherable_locked() has counted
+            CHECK(frame.add(block->buffer->data() + skip, part));  // gatherable_locked() has counted
             left -= part;
         }
     }
