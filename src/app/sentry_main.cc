@@ -17,6 +17,7 @@
 #include "sentry/boot/pod.h"
 #include "sentry/boot/syscall_report.h"
 #include "sentry/fs/anonymous/anonymous_files.h"
+#include "sentry/kernel/host_memory.h"
 #include "sentry/mm/guarded_copy.h"
 #include "sentry/platform/seccomp/seccomp_platform.h"
 
@@ -81,6 +82,7 @@ Result<void> run(int argc, char** argv) {
     auto server = TRY(guest_api::GuestServer::create(
         pod, UniqueFd(kApiFd), std::make_unique<guest_api::DescriptorReceiver>(UniqueFd(kChannelFd))));
     pod.set_server(*server);
+    host_memory();
     TRY(confine());
     auto served = server->run();
     // Threads of applications still run and hold parts of the kernel: the process ends as a whole.

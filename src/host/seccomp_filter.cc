@@ -84,6 +84,12 @@ void SeccompFilter::add_rule(int syscall, std::vector<ArgCheck> checks, uint32_t
 
 size_t SeccompFilter::syscall_count() const { return entries_.size(); }
 
+size_t SeccompFilter::allowed_count() const {
+    return static_cast<size_t>(std::ranges::count_if(entries_, [](const Entry& entry) {
+        return std::ranges::any_of(entry.rules, [](const Rule& rule) { return rule.action == kAllow; });
+    }));
+}
+
 // The rules of one syscall, one behind the other; always ends with a return.
 std::vector<sock_filter> SeccompFilter::body(const Entry& entry) const {
     std::vector<sock_filter> code;

@@ -25,36 +25,10 @@ using host::ArgCheck;
 host::SeccompFilter sentry_filter() {
     host::SeccompFilter filter;
     // Descriptors that were passed in: content, attributes, readiness.
-    filter.allow({SYS_read,
-                  SYS_write,
-                  SYS_pread64,
-                  SYS_pwrite64,
-                  SYS_readv,
-                  SYS_writev,
-                  SYS_preadv,
-                  SYS_pwritev,
-                  SYS_preadv2,
-                  SYS_pwritev2,
-                  SYS_lseek,
-                  SYS_close,
-                  SYS_fstat,
-                  SYS_fstatfs,
-                  SYS_ftruncate,
-                  SYS_fallocate,
-                  SYS_fsync,
-                  SYS_fdatasync,
-                  SYS_copy_file_range,
-                  SYS_fadvise64,
-                  SYS_sync_file_range,
-                  SYS_poll,
-                  SYS_ppoll,
-                  SYS_epoll_wait,
-                  SYS_epoll_pwait,
-                  SYS_epoll_ctl,
-                  SYS_shutdown,
-                  SYS_recvmsg,
-                  SYS_recvmmsg,
-                  SYS_sendmsg});
+    filter.allow({SYS_read,      SYS_write,           SYS_pread64, SYS_pwrite64,   SYS_preadv2,   SYS_pwritev2,
+                  SYS_lseek,     SYS_close,           SYS_fstat,   SYS_ftruncate,  SYS_fallocate, SYS_fsync,
+                  SYS_fdatasync, SYS_copy_file_range, SYS_poll,    SYS_epoll_wait, SYS_epoll_ctl, SYS_shutdown,
+                  SYS_recvmsg,   SYS_recvmmsg,        SYS_sendmsg});
     filter.allow_if(SYS_newfstatat, {ArgCheck::masked(3, AT_EMPTY_PATH, AT_EMPTY_PATH)});
     filter.allow_if(SYS_fcntl, {ArgCheck::equal32(1, F_GETFL)});
     filter.allow_if(SYS_fcntl, {ArgCheck::equal32(1, F_SETFL)});
@@ -85,14 +59,14 @@ host::SeccompFilter sentry_filter() {
                   SYS_getpid, SYS_rt_sigprocmask, SYS_rt_sigaction, SYS_rt_sigreturn, SYS_sched_getaffinity});
     filter.allow_if(SYS_prctl, {ArgCheck::equal32(0, PR_SET_NAME)});
     // Its stubs.
-    filter.allow({SYS_pidfd_open, SYS_pidfd_getfd, SYS_waitid, SYS_wait4});
+    filter.allow({SYS_pidfd_open, SYS_pidfd_getfd, SYS_waitid});
     filter.allow_if(SYS_pidfd_send_signal, {ArgCheck::equal32(1, SIGKILL)});
     filter.allow_if(SYS_kill, {ArgCheck::equal32(1, SIGKILL)});
     filter.allow_if(SYS_tgkill, {ArgCheck::equal32(2, SIGURG)});
     filter.allow_if(SYS_tgkill, {ArgCheck::equal32(2, SIGABRT)});
     // Time and chance.
-    filter.allow({SYS_clock_gettime, SYS_clock_nanosleep, SYS_nanosleep, SYS_clock_getres, SYS_getrandom, SYS_getcpu,
-                  SYS_sysinfo, SYS_restart_syscall, SYS_clock_adjtime});
+    filter.allow({SYS_clock_gettime, SYS_clock_nanosleep, SYS_clock_getres, SYS_getrandom, SYS_restart_syscall,
+                  SYS_clock_adjtime});
     // The C library asks for files now and then (how many CPUs there are); it copes with there being none.
     filter.add_rule(SYS_openat, {}, SECCOMP_RET_ERRNO | ENOENT);
     return filter;

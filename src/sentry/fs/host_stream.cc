@@ -133,7 +133,7 @@ SysResult<size_t> HostStream::read_once(IoBuffer& into) {
     iovec pieces[16];
     auto found = TRY(into.host_pieces(pieces, true));
     if (found.count > 0) {
-        ssize_t n = ::readv(fd(), pieces, static_cast<int>(found.count));
+        ssize_t n = ::preadv2(fd(), pieces, static_cast<int>(found.count), -1, 0);
         if (n < 0) {
             int error = errno;
             into.release();
@@ -180,7 +180,7 @@ SysResult<size_t> HostStream::write_once(IoBuffer& from) {
                 if (left == 0) break;
             }
         }
-        ssize_t n = ::writev(fd(), pieces, static_cast<int>(count));
+        ssize_t n = ::pwritev2(fd(), pieces, static_cast<int>(count), -1, 0);
         if (n < 0) {
             int error = errno;
             from.release();

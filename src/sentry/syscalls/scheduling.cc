@@ -179,9 +179,8 @@ SysResult<int64_t> sys_sched_rr_get_interval(Task& task, const SyscallArgs& args
 }
 
 SysResult<int64_t> sys_getcpu(Task& task, const SyscallArgs& args) {
-    unsigned cpu = 0, node = 0;
-    ::getcpu(&cpu, &node);
-    cpu %= task.kernel().options().cpus;
+    int on = ::sched_getcpu();  // from rseq or the vDSO: no call of the host's
+    unsigned cpu = (on < 0 ? 0u : static_cast<unsigned>(on)) % task.kernel().options().cpus;
     // The host places the threads; what is told agrees with the affinity that was asked for.
     uint64_t mask = task.parts().cpu_mask.load() & all_cpus(task);
     if (cpu < 64 && mask != 0 && (mask >> cpu & 1) == 0) cpu = static_cast<unsigned>(std::countr_zero(mask));

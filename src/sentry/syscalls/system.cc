@@ -7,6 +7,7 @@
 #include <sys/utsname.h>
 
 #include "base/checked.h"
+#include "sentry/kernel/host_memory.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/kernel_log.h"
 #include "sentry/kernel/namespaces.h"
@@ -60,11 +61,7 @@ SysResult<int64_t> sys_sysinfo(Task& task, const SyscallArgs& args) {
     out.uptime = (monotonic_now() - kernel.boot_time()) / kSecond;
     uint64_t total = kernel.memory().limit();
     uint64_t used = kernel.memory().bytes_used();
-    if (total == 0) {
-        struct sysinfo host {};
-        if (::sysinfo(&host) != 0) return last_errno();
-        total = host.totalram * host.mem_unit;
-    }
+    if (total == 0) total = host_memory();
     out.totalram = total;
     out.freeram = total > used ? total - used : 0;
     out.procs = static_cast<unsigned short>(std::min<size_t>(kernel.tasks().task_count(), 65535));

@@ -39,7 +39,7 @@ SysResult<size_t> read_through(int fd, IoBuffer& into, int64_t offset) {
             return found.error();
         }
         if (found->count > 0) {
-            ssize_t n = ::preadv(fd, pieces, static_cast<int>(found->count), offset);
+            ssize_t n = ::preadv2(fd, pieces, static_cast<int>(found->count), offset, 0);
             if (n < 0) {
                 into.release();
                 if (total > 0) break;

@@ -1,7 +1,6 @@
 // /proc files about the whole system: as many CPUs and as much memory as the pod was given.
 #include <cpuid.h>
 #include <fmt/core.h>
-#include <sys/sysinfo.h>
 
 #include <algorithm>
 #include <cstring>
@@ -10,6 +9,7 @@
 #include "sentry/fs/proc/proc.h"
 #include "sentry/ipc/ipc_state.h"
 #include "sentry/kernel/cpu_times.h"
+#include "sentry/kernel/host_memory.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/namespaces.h"
 #include "sentry/kernel/task.h"
@@ -129,11 +129,6 @@ std::string cpuinfo(unsigned cpus) {
             cpu, vendor, family, model, model_name[0] != 0 ? model_name : "unknown", one.r[0] & 15, cpus, cpu, cpus,
             cpu, cpu, zero.r[0], flags, line, line, physical, virtual_bits);
     return text;
-}
-
-uint64_t host_memory() {
-    struct sysinfo info {};
-    return sysinfo(&info) == 0 ? info.totalram * info.mem_unit : uint64_t{1} << 30;
 }
 
 struct MemorySums {

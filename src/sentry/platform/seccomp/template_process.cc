@@ -218,7 +218,8 @@ SysResult<OwnedProcess> TemplateProcess::spawn(ControlArea& control, uint32_t bl
     if (!pidfd) {
         const Errno error = last_errno();
         ::kill(child, SIGKILL);
-        waitpid(child, nullptr, 0);
+        siginfo_t info{};
+        waitid(P_PID, static_cast<id_t>(child), &info, WEXITED);
         return error;
     }
     OwnedProcess process(child, std::move(pidfd));
