@@ -322,6 +322,28 @@ CASE(mem_reads_and_writes) {
     EXPECT_EQ(word[0], 'S');
     FAILS(pread(fd, copy, 6, 0x10), EIO);
 }
+CASE(mem_of_a_child) {
+    static volatile int word = 7;
+    int ends[2];
+    OK(pipe(ends));
+    pid_t pid = child([&] {
+        char c;
+        close(ends[1]);
+        if (read(ends[0], &c, 1) != 0 || word != 9) _exit(1);
+    });
+    close(ends[0]);
+    int fd = OK(open(("/proc/" + std::to_string(pid) + "/mem").c_str(), O_RDWR));
+    int value = 0;
+    EXPECT_EQ(pread(fd, &value, sizeof(value), (off_t)&word), (long)sizeof(value));
+    EXPECT_EQ(value, 7);
+    value = 9;
+    EXPECT_EQ(OK(lseek(fd, (off_t)&word, SEEK_SET)), (long)&word);
+    EXPECT_EQ(write(fd, &value, sizeof(value)), (long)sizeof(value));
+    EXPECT_EQ(word, 7);
+    close(ends[1]);
+    EXPECT_EXIT(pid, 0);
+    EXPECT_EQ(pread(fd, &value, sizeof(value), (off_t)&word), 0);
+}
 CASE(task_directory) {
     pthread_t thread;
     static volatile pid_t tid;
@@ -379,6 +401,27 @@ CASE(namespace_links) {
         EXPECT_EQ(link.substr(0, strlen(name) + 2), std::string(name) + ":[");
         OK(open((std::string("/proc/self/ns/") + name).c_str(), O_RDONLY));
     }
+}
+CASE(namespace_files_stat_and_setns) {
+    int uts = OK(open("/proc/self/ns/uts", O_RDONLY)), same = OK(open("/proc/self/ns/uts", O_RDONLY));
+    struct stat one, two;
+    OK(fstat(uts, &one));
+    OK(fstat(same, &two));
+    EXPECT_EQ(one.st_ino, two.st_ino);
+    EXPECT_EQ(one.st_dev, two.st_dev);
+    EXPECT_EQ("uts:[" + std::to_string(one.st_ino) + "]", link_of("/proc/self/ns/uts"));
+    FAILS(open("/proc/self/ns/uts", O_RDWR), EPERM);
+    FAILS(setns(uts, CLONE_NEWNET), EINVAL);
+    FAILS(setns(0, 0), EINVAL);
+    in_child([&] {
+        if (unshare(CLONE_NEWUTS) != 0) skip("may not unshare");
+        OK(stat("/proc/self/ns/uts", &two));
+        EXPECT(one.st_ino != two.st_ino);
+        OK(setns(uts, CLONE_NEWUTS));
+        OK(stat("/proc/self/ns/uts", &two));
+        EXPECT_EQ(one.st_ino, two.st_ino);
+        OK(setns(uts, 0));
+    });
 }
 CASE(mounts_files) {
     bool proc = false, root = false;

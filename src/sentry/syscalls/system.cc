@@ -7,6 +7,7 @@
 #include <sys/utsname.h>
 
 #include "base/checked.h"
+#include "sentry/fs/proc/namespace_files.h"
 #include "sentry/kernel/host_memory.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/kernel_log.h"
@@ -124,21 +125,35 @@ SysResult<int64_t> sys_unshare(Task& task, const SyscallArgs& args) {
     return 0;
 }
 
-// Into the namespaces of a process that a pidfd names.
+// Into one namespace that a file of /proc/PID/ns is, or into those of a process that a pidfd names.
 SysResult<int64_t> sys_setns(Task& task, const SyscallArgs& args) {
     Ref<File> file = TRY(task.files().get(args.fd(0)));
-    Ref<Pid> pid = TRY(pid_of(*file).ok() ? pid_of(*file) : SysResult<Ref<Pid>>(Errno(EINVAL)));
     uint64_t flags = args.u32(1);
     constexpr uint64_t kKnown =
         CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP;
-    if (flags == 0 || (flags & ~kKnown) != 0) return Errno(EINVAL);
-    Ref<Task> target;
-    {
-        std::lock_guard lock(task.kernel().tasks().mutex);
-        target = Ref<Task>(pid->task);
+    Ref<Namespaces> theirs;
+    Ref<PidNamespace> space;
+    if (const HeldNamespace* held = held_namespace(*file)) {
+        if (flags != 0 && flags != held->kind) return Errno(EINVAL);
+        flags = held->kind;
+        // The user namespace is everybody's own already; clocks have no offsets to change to.
+        if ((flags & ~kKnown) != 0) return Errno(EINVAL);
+        theirs = held->set;
+        space = held->pid;
+    } else {
+        Ref<Pid> pid = TRY(pid_of(*file).ok() ? pid_of(*file) : SysResult<Ref<Pid>>(Errno(EINVAL)));
+        if (flags == 0 || (flags & ~kKnown) != 0) return Errno(EINVAL);
+        Ref<Task> target;
+        {
+            std::lock_guard lock(task.kernel().tasks().mutex);
+            target = Ref<Task>(pid->task);
+        }
+        if (target) {
+            theirs = target->namespaces_of();
+            space = Ref<PidNamespace>(&target->pid_namespace());
+        }
+        if (!theirs) return Errno(ESRCH);
     }
-    Ref<Namespaces> theirs = target ? target->namespaces_of() : Ref<Namespaces>();
-    if (!theirs) return Errno(ESRCH);
     if (!task.has_capability(CAP_SYS_ADMIN)) return Errno(EPERM);
     Ref<Namespaces> next = task.namespaces().clone();
     if ((flags & CLONE_NEWUTS) != 0) next->uts = theirs->uts;
@@ -146,7 +161,6 @@ SysResult<int64_t> sys_setns(Task& task, const SyscallArgs& args) {
     if ((flags & CLONE_NEWNET) != 0) next->network = theirs->network;
     if ((flags & CLONE_NEWCGROUP) != 0) next->cgroup = theirs->cgroup;
     if ((flags & CLONE_NEWPID) != 0) {
-        Ref<PidNamespace> space(&target->pid_namespace());
         bool below = false;
         for (PidNamespace* at = space.get(); at != nullptr; at = at->parent.get())
             below = below || at == &task.pid_namespace();
@@ -253,7 +267,7 @@ constexpr SyscallRow kRows[] = {
     {250, "keyctl", nullptr, Support::kNone, "as a kernel without CONFIG_KEYS"},
     {272, "unshare", sys_unshare, Support::kPartial, "no user namespaces"},
     {298, "perf_event_open", nullptr, Support::kNone, "as a kernel without CONFIG_PERF_EVENTS"},
-    {308, "setns", sys_setns, Support::kPartial, "by pidfd only; no user namespaces"},
+    {308, "setns", sys_setns, Support::kPartial, "no user or time namespaces"},
     {312, "kcmp", nullptr, Support::kNone, "as a kernel without CONFIG_KCMP"},
     {313, "finit_module", sys_module, Support::kNone, "no modules"},
     {317, "seccomp", sys_seccomp, Support::kFull},

@@ -35,6 +35,7 @@ class ProcFileSystem final : public SyntheticFileSystem {
 // The parts of the tree, each made by its own file.
 Ref<Inode> make_process_directory(Ref<ProcFileSystem> files, Ref<Process> process);
 Ref<Inode> make_thread_directory(Ref<ProcFileSystem> files, Ref<Task> task);
+Ref<Inode> make_memory_file(Ref<ProcFileSystem> files, std::function<Ref<Task>()> about);
 Ref<Inode> make_fd_directory(Ref<ProcFileSystem> files, Ref<Task> task, bool info);
 Ref<Inode> make_sys_directory(Ref<ProcFileSystem> files);
 void add_system_files(SyntheticDirectory& root, Ref<ProcFileSystem> files);

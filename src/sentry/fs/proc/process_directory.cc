@@ -7,6 +7,7 @@
 #include <charconv>
 #include <mutex>
 
+#include "sentry/fs/proc/namespace_files.h"
 #include "sentry/fs/proc/proc.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/namespaces.h"
@@ -45,6 +46,30 @@ class JumpLink final : public SyntheticInode {
     }
     About about_;
     Find find_;
+};
+
+class NamespaceLink final : public SyntheticInode {
+  public:
+    NamespaceLink(Ref<FileSystem> files, About about, const char* kind)
+        : SyntheticInode(std::move(files), S_IFLNK | 0777), about_(std::move(about)), kind_(kind) {}
+    SysResult<std::optional<Path>> magic_link(Task& reader) override {
+        return std::optional<Path>(TRY(target(reader)));
+    }
+    SysResult<std::string> read_link(Task& reader) override {
+        Path place = TRY(target(reader));
+        return place.dentry->name();
+    }
+    SysResult<Ref<File>> open(Task&, const Path&, int) override { return Errno(ELOOP); }
+
+  private:
+    SysResult<Path> target(Task& reader) {
+        Ref<Task> task = about_();
+        if (!task) return Errno(ESRCH);
+        if (!may_inspect(reader, *task)) return Errno(EACCES);
+        return namespace_place(reader, *task, kind_);
+    }
+    const About about_;
+    const char* const kind_;
 };
 
 SysResult<Path> executable_of(Task& task) {
@@ -102,21 +127,6 @@ class ProcessDirectory final : public SyntheticDirectory {
         : SyntheticDirectory(std::move(files), 0555, uid, gid), process(std::move(process)) {}
     const Ref<Process> process;  // null: of a thread
 };
-
-SysResult<uint64_t> namespace_inode(Task& task, std::string_view kind) {
-    Ref<Namespaces> set = task.namespaces_of();
-    Ref<Credentials> credentials = task.credentials_of();
-    if (!set || !credentials) return Errno(ESRCH);
-    if (kind == "mnt") return set->mount->id();
-    if (kind == "uts") return set->uts->inode;
-    if (kind == "ipc") return set->ipc->inode;
-    if (kind == "net") return set->network->inode;
-    if (kind == "cgroup") return set->cgroup->inode;
-    if (kind == "time" || kind == "time_for_children") return set->time->inode;
-    if (kind == "user") return credentials->user_namespace->inode;
-    if (kind == "pid") return task.pid_namespace().inode;
-    return set->pid_for_children->inode;
-}
 
 SysResult<void> set_oom_score_adj(Task& reader, Task& about, std::string_view text) {
     int value = 0;
@@ -214,23 +224,15 @@ void fill(ProcessDirectory& directory, const Ref<ProcFileSystem>& files, const A
         "coredump_filter", 0644, [](Task&, Task&) -> SysResult<std::string> { return std::string("00000033\n"); },
         [](Task&, Task&, std::string_view) -> SysResult<void> { return Errno(EPERM); });
 
+    directory.add("mem", make_memory_file(files, about));
     directory.add("exe", Ref<Inode>(make_ref<JumpLink>(fs, about, executable_of)));
     directory.add("cwd", Ref<Inode>(make_ref<JumpLink>(fs, about, working_directory_of)));
     directory.add("root", Ref<Inode>(make_ref<JumpLink>(fs, about, root_of)));
 
     auto namespaces = make_ref<SyntheticDirectory>(fs, 0511u);
     for (const char* kind :
-         {"cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "time_for_children", "user", "uts"}) {
-        std::string_view shown = kind;
-        shown = shown.substr(0, shown.find("_for_children"));
-        namespaces->add(
-            kind, Ref<Inode>(make_ref<SyntheticLink>(fs, [about, kind, shown](Task& reader) -> SysResult<std::string> {
-                Ref<Task> task = about();
-                if (!task) return Errno(ESRCH);
-                if (!may_inspect(reader, *task)) return Errno(EACCES);
-                return fmt::format("{}:[{}]", shown, TRY(namespace_inode(*task, kind)));
-            })));
-    }
+         {"cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "time_for_children", "user", "uts"})
+        namespaces->add(kind, Ref<Inode>(make_ref<NamespaceLink>(fs, about, kind)));
     directory.add("ns", Ref<Inode>(std::move(namespaces)));
 }
 
