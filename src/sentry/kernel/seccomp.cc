@@ -8,6 +8,8 @@
 #include "base/log.h"
 #include "sentry/kernel/errno.h"
 #include "sentry/kernel/filter_notices.h"
+#include "sentry/kernel/kernel.h"
+#include "sentry/kernel/kernel_log.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/task_run.h"
 #include "sentry/kernel/task_signals.h"
@@ -28,10 +30,13 @@ bool may_log() {
 }
 
 void log_verdict(Task& task, const SyscallStop& call, uint32_t value) {
-    if (!log::enabled(log::Level::kInfo) || !may_log()) return;
+    if (!may_log()) return;
     const SyscallRow* row = find_syscall(call.nr);
-    log::info("seccomp: task {} ({}) {} ({}) at {:#x}: {:#x}", task.pid().root_number(), task.name(),
-              row != nullptr ? row->name : "?", static_cast<int64_t>(call.nr), call.ip, value);
+    std::string line =
+        fmt::format("seccomp: pid={} comm=\"{}\" syscall={} ({}) ip={:#x} code={:#x}", task.pid().root_number(),
+                    task.name(), static_cast<int64_t>(call.nr), row != nullptr ? row->name : "?", call.ip, value);
+    task.kernel().log().add(line);
+    log::info("{}", line);
 }
 
 // The whole process, by SIGSYS whatever handles it; or the thread alone, if there are others.
