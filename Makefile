@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 BUILD := build
 
-.PHONY: help deps configure build run test lint bench conformance fuzz lab lab-shell install clean
+.PHONY: help deps configure build run test lint bench conformance soak fuzz lab lab-shell install clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  \1\t/' | expand -t 16
@@ -29,6 +29,9 @@ lint: build ## formatting and static analysis of what changed
 
 bench: build ## figures beside native, runc, crun and runsc; make bench QUICK=1 for under 3 minutes
 	@bench/run $(if $(QUICK),--quick)
+
+soak: build ## 200 container cycles and 100 kill -9 at random moments, and what they leave behind
+	@tests/lifecycle/run --build $(BUILD) --long
 
 conformance: build ## other people's suites: the OCI runtime tools' validation programs
 	@tests/conformance/run --build $(BUILD)

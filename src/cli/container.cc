@@ -172,8 +172,8 @@ void run_poststop(const Found& container) {
 Result<void> remove_container(const Context& context, Found container, bool force) {
     bool first = container.record.pod() == container.record.id();
     bool stopped = container.status == oci::ContainerStatus::kStopped;
-    // A created container has run nothing yet and may be deleted as it is.
-    if (!stopped && !force && container.status != oci::ContainerStatus::kCreated)
+    // Runtime-spec, "Delete": a container that is not stopped, a created one too, is left as it is.
+    if (!stopped && !force)
         return Error(fmt::format("cannot delete container {} that is not stopped: {}", container.record.id(),
                                  oci::status_name(container.status)),
                      EBUSY);

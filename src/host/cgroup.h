@@ -89,6 +89,8 @@ class Cgroup {
 
     // Sets what `resources` asks for and leaves the rest: also for `update`. `devices` false leaves device rules out.
     virtual Result<void> apply(const oci::Resources& resources, bool devices = true) = 0;
+    // linux.resources.devices alone, in the listed order.
+    virtual Result<void> apply_devices(const std::vector<oci::DeviceRule>& rules) = 0;
     virtual Result<CgroupStats> stats() const = 0;
     virtual Result<void> freeze() = 0;
     virtual Result<void> thaw() = 0;

@@ -90,8 +90,11 @@ Result<void> make_cgroup_v1(std::string_view controller, const std::string& moun
 
 Result<void> CgroupV1::apply(const oci::Resources& resources, bool devices) {
     TRY(apply_resources_v1(record_, resources));
-    if (devices) return apply_devices_v1(record_, resources.devices);
-    return {};
+    return devices ? apply_devices(resources.devices) : Result<void>();
+}
+
+Result<void> CgroupV1::apply_devices(const std::vector<oci::DeviceRule>& rules) {
+    return apply_devices_v1(record_, rules);
 }
 
 Result<CgroupStats> CgroupV1::stats() const {

@@ -13,6 +13,7 @@ class CgroupV1 final : public Cgroup {
     explicit CgroupV1(CgroupRecord record) : Cgroup(std::move(record)) {}
 
     Result<void> apply(const oci::Resources& resources, bool devices) override;
+    Result<void> apply_devices(const std::vector<oci::DeviceRule>& rules) override;
     Result<CgroupStats> stats() const override;
     Result<void> freeze() override;
     Result<void> thaw() override;

@@ -49,8 +49,11 @@ Result<void> make_cgroup_v2(const std::string& mount_point, const std::string& p
 
 Result<void> CgroupV2::apply(const oci::Resources& resources, bool devices) {
     TRY(apply_resources_v2(record_, resources));
-    if (devices && !resources.devices.empty()) return attach_device_program(directory(), resources.devices);
-    return {};
+    return devices ? apply_devices(resources.devices) : Result<void>();
+}
+
+Result<void> CgroupV2::apply_devices(const std::vector<oci::DeviceRule>& rules) {
+    return rules.empty() ? Result<void>() : attach_device_program(directory(), rules);
 }
 
 Result<CgroupStats> CgroupV2::stats() const {

@@ -41,9 +41,12 @@ Result<void> read(const JsonNode& node, Mount& out) {
     if (out.parsed.is_bind()) {
         if (out.source.empty() && (out.parsed.flags & MS_REMOUNT) == 0)
             return node.error("is a bind mount without a source, must name a path of the host");
-        if (!out.parsed.data.empty())
-            return node.error(
-                fmt::format("is a bind mount with options it cannot have: {}", in_quotes(out.parsed.data)));
+        // mount(2) takes no notice of them either, and there are tools that write them.
+        if (!out.parsed.data.empty()) {
+            node.warn(fmt::format("is a bind mount, which has no options of a file system: {} has no effect",
+                                  in_quotes(out.parsed.data)));
+            out.parsed.data.clear();
+        }
     } else if (out.type.empty() && (out.parsed.flags & MS_REMOUNT) == 0 && out.parsed.propagation.empty()) {
         return node.error("has neither a type nor the option \"bind\" or \"rbind\"");
     }

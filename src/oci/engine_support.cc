@@ -141,6 +141,8 @@ Result<void> Judge::devices(const std::vector<Device>& devices) const {
             std::ranges::any_of(engine_.devices, [&](const DeviceNumber& number) {
                 return number.type == device.type && number.major == device.major && number.minor == device.minor;
             });
+        if (!known && engine_.has_driver != nullptr)
+            known = !engine_.has_driver({device.type, device.major, device.minor});
         TRY(need(true, known, fmt::format("linux.devices[{}]", i),
                  fmt::format("the device {} ({} {}:{})", device.path, device.type, device.major, device.minor)));
     }

@@ -68,11 +68,14 @@ struct EngineCapabilities {
     bool recursive_mount_attributes = false;    // rro, rnosuid, ...
     bool idmapped_mounts = false;
     bool tmpcopyup = false;
-    bool mount_propagation_shared = false;  // events from the container to the host ("shared")
+    bool mount_propagation_shared = false;  // "shared" mounts
     bool mount_propagation_slave = false;   // events from the host to the container ("slave")
     bool unbindable_mounts = false;
     bool all_devices = false;           // any node of linux.devices
     std::vector<DeviceNumber> devices;  // else these; fifos are always possible
+    // Tells the numbers that have a driver on this host. Of those that have none a node can always be made: opening it
+    // fails here as there. Null: all may have one.
+    bool (*has_driver)(const DeviceNumber& number) = nullptr;
 
     // Kernel.
     std::vector<std::string> sysctls;  // names; one that ends in "." is a prefix, "." is every name

@@ -101,6 +101,7 @@ Result<Launched> join_pod(const LaunchOptions& options, const std::string& pod_i
     auto make = [&]() -> Result<void> {
         cgroup = TRY(create_cgroup(*options.spec, options.id, options.systemd_cgroup, anchor.pid));
         save_cgroup(*cgroup, record);
+        TRY(apply_device_rules(*cgroup, *options.spec));
         TRY(cgroup->add_process(anchor.pid));
         record.set_id(options.id);
         record.set_status(v1::STATUS_CREATING);

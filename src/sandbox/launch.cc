@@ -4,8 +4,10 @@
 #include <fmt/core.h>
 #include <link.h>
 #include <malloc.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -14,6 +16,9 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <mutex>
+#include <thread>
 
 #include "base/checked.h"
 #include "base/log.h"
@@ -112,7 +117,12 @@ class Child {
         : options_(options), streams_(std::move(streams)), dir_(dir), channel_(channel) {}
 
     [[noreturn]] void run() {
+        UniqueFd done(eventfd(0, EFD_CLOEXEC));
+        std::thread watch([this, fd = done.get()] { watch_command(fd); });
         auto made = make();
+        uint64_t one = 1;
+        (void)!::write(done.get(), &one, sizeof one);
+        watch.join();
         if (!made.ok()) {
             (void)cgroup_move_.finish();
             if (pod_ != nullptr) pod_->stop();
@@ -120,7 +130,6 @@ class Child {
             report_error(channel_, made.error());
             _exit(1);
         }
-        prctl(PR_SET_PDEATHSIG, 0);
         char created = kCreated;
         if (::send(channel_, &created, 1, MSG_NOSIGNAL) != 1) end(1);
         if (!options_.leash) close(channel_);
@@ -130,6 +139,21 @@ class Child {
     }
 
   private:
+    // A command that ends before its container is made (kill -9) leaves nobody who could clean up but this process. The
+    // helpers end with it.
+    void watch_command(int done) {
+        pollfd polled[] = {{channel_, 0, 0}, {done, POLLIN, 0}};
+        while (poll(polled, 2, -1) < 0 && errno == EINTR) {
+        }
+        if ((polled[0].revents & (POLLHUP | POLLERR)) == 0) return;
+        std::lock_guard lock(cgroup_mutex_);
+        if (cgroup_ != nullptr) (void)cgroup_->kill_all(getpid());
+        leave_cgroup();
+        // The other thread may be writing a file there.
+        for (int attempt = 0; attempt < 20 && !linux::remove_tree(dir_.path()).ok(); ++attempt) usleep(5000);
+        _exit(1);
+    }
+
     [[noreturn]] void end(int code) {
         pod_->stop();
         if (options_.remove_at_end) leave_cgroup();
@@ -155,16 +179,21 @@ class Child {
         // of size and its end come as signals. The caller's own terminal stays the caller's.
         if (options_.own_terminal) ioctl(streams_.console.get(), TIOCSCTTY, 0);
         outside_ = TRY(enter_network(*options_.spec));
+        null_.reset(::open("/dev/null", O_RDWR | O_CLOEXEC));
+        if (!null_) return sys_error("open /dev/null");
         if (!options_.no_cgroup) {
+            std::lock_guard lock(cgroup_mutex_);
             cgroup_ = TRY(create_cgroup(*options_.spec, options_.id, options_.systemd_cgroup, getpid()));
             save_cgroup(*cgroup_, record_);
+            // From here on somebody else can find it, whatever happens to this process.
+            record_.mutable_process()->CopyFrom(this_process());
+            record_.mutable_sandbox_host()->CopyFrom(record_.process());
+            fill_record();
+            TRY(dir_.save(record_));
         }
         TRY(start_engine());
-        if (cgroup_ != nullptr) {
-            std::vector<pid_t> processes = pod_->processes();
-            processes.insert(processes.begin(), getpid());
-            cgroup_move_.start(*cgroup_, std::move(processes));
-        }
+        // A hook is in the cgroup, too, and may want devices.
+        if (!has_hooks(options_.spec->hooks)) TRY(enter_cgroup());
         record_.mutable_process()->CopyFrom(this_process());
         record_.mutable_sandbox_host()->CopyFrom(record_.process());
         fill_record();
@@ -173,6 +202,7 @@ class Child {
             if (!exchange(channel_, kHooks, kGo)) return Error("the command ended before the container was made");
             oci::State state = state_of(record_);
             TRY(oci::run_hooks(oci::HookKind::kCreateContainer, options_.spec->hooks, oci::state_to_json(state)));
+            TRY(enter_cgroup());
         }
         PreparedContainer prepared = TRY(prepare());
         TRY(pod_->listen(dir_));
@@ -183,6 +213,15 @@ class Child {
         TRY(pod_->create_container(std::move(prepared), std::move(streams_), std::move(own), record_, UniqueFd()));
         release_standard_streams();
         if (options_.start) TRY(pod_->start_container(options_.id));
+        return {};
+    }
+
+    Result<void> enter_cgroup() {
+        if (cgroup_ == nullptr) return {};
+        std::vector<pid_t> processes = pod_->processes();
+        processes.insert(processes.begin(), getpid());
+        TRY(apply_device_rules(*cgroup_, *options_.spec));
+        cgroup_move_.start(*cgroup_, std::move(processes));
         return {};
     }
 
@@ -238,10 +277,9 @@ class Child {
         return prepare_container(*options_.spec, std::move(prepare));
     }
 
-    static void release_standard_streams() {
-        UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
-        if (!null) return;
-        for (int fd = 0; fd < 3; ++fd) dup2(null.get(), fd);
+    void release_standard_streams() {
+        for (int fd = 0; fd < 3; ++fd) dup2(null_.get(), fd);
+        null_.reset();
     }
 
     const LaunchOptions& options_;
@@ -249,8 +287,10 @@ class Child {
     StateDir& dir_;
     int channel_;
     Record record_;
-    bool outside_ = false;  // in a network namespace of the pod's own
-    std::unique_ptr<host::Cgroup> cgroup_;
+    bool outside_ = false;                  // in a network namespace of the pod's own
+    UniqueFd null_;                         // opened while the cgroup's device rules allow it
+    std::mutex cgroup_mutex_;               // held while it is made, and to remove it
+    std::unique_ptr<host::Cgroup> cgroup_;  // of this thread once it is made
     CgroupMove cgroup_move_;
     std::unique_ptr<Pod> pod_;
 };
@@ -284,12 +324,9 @@ Result<Launched> launch_pod(const LaunchOptions& options, StreamFds streams, Sta
     if (!pair.ok()) return sys_error("socketpair", pair.error().value);
     mallopt(M_ARENA_MAX, 1);
 
-    pid_t parent = getpid();
     pid_t pid = fork();
     if (pid < 0) return sys_error("fork the sandbox host");
     if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (getppid() != parent) _exit(1);
         pair->first.reset();
         Child(options, std::move(streams), dir, pair->second.get()).run();
     }
@@ -307,7 +344,17 @@ Result<Launched> launch_pod(const LaunchOptions& options, StreamFds streams, Sta
     int channel = pair->first.get();
 
     auto failed = [&](Error error) -> Error {
+        // It takes away what it made once nobody listens to it any more.
+        pair->first.reset();
+        pollfd wait = {launched.pidfd.get(), POLLIN, 0};
+        (void)poll(&wait, 1, 10'000);
         linux::kill_and_reap(launched.pidfd.get());
+        auto record = dir.load();
+        auto cgroup = record.ok() ? open_cgroup(*record) : nullptr;
+        if (cgroup != nullptr && cgroup->exists()) {
+            (void)cgroup->kill_all();
+            (void)cgroup->destroy();
+        }
         return error;
     };
     for (;;) {

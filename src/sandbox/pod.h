@@ -67,6 +67,7 @@ class Pod {
     struct Anchor;
 
     explicit Pod(Options options) : options_(std::move(options)) {}
+    Result<void> run_hooks_in(Container& container);
     void in_background(std::function<void()> work);
     Result<void> watch_everything();
 

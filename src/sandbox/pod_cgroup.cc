@@ -33,8 +33,6 @@ Result<std::unique_ptr<host::Cgroup>> create_cgroup(const oci::Spec& spec, const
     request.first_process = first_process;
     auto cgroup = TRY(host::Cgroup::create(mounts, request));
     if (spec.linux.resources) {
-        // Device rules are for processes that open the host's devices. Nothing of a pod does: its devices are the guest
-        // kernel's, and the helpers' jails have none.
         auto applied = cgroup->apply(with_overhead(*spec.linux.resources), false);
         if (!applied.ok()) {
             (void)cgroup->destroy();
@@ -42,6 +40,11 @@ Result<std::unique_ptr<host::Cgroup>> create_cgroup(const oci::Spec& spec, const
         }
     }
     return cgroup;
+}
+
+Result<void> apply_device_rules(host::Cgroup& cgroup, const oci::Spec& spec) {
+    if (!spec.linux.resources || geteuid() != 0) return {};
+    return cgroup.apply_devices(spec.linux.resources->devices);
 }
 
 std::unique_ptr<host::Cgroup> open_cgroup(const v1::Record& record) {

@@ -13,11 +13,15 @@
 
 namespace casemate::sandbox {
 
-// Makes the cgroup that `spec` names and applies its resources.
+// Makes the cgroup that `spec` names and applies its resources but the device rules.
 Result<std::unique_ptr<host::Cgroup>> create_cgroup(const oci::Spec& spec, const std::string& id, bool systemd,
                                                     pid_t first_process);
 // `resources` as the host's cgroup gets them: with room for what a pod takes beside its programs' memory.
 oci::Resources with_overhead(oci::Resources resources);
+// The device rules, exactly as they are listed. To be called once the processes in the cgroup have opened what they
+// need of the host's devices (/dev/null, /dev/kvm): from then on they, and a guest kernel that was taken over, have
+// what the container was given. Without root there is no right to set them, as in runc.
+Result<void> apply_device_rules(host::Cgroup& cgroup, const oci::Spec& spec);
 // Null if the record has none.
 std::unique_ptr<host::Cgroup> open_cgroup(const v1::Record& record);
 void save_cgroup(const host::Cgroup& cgroup, v1::Record& record);

@@ -7,6 +7,7 @@
 #include <sys/sysmacros.h>
 
 #include "base/log.h"
+#include "linux/file.h"
 #include "linux/mount_fd.h"
 #include "linux/path.h"
 #include "oci/bundle.h"
@@ -19,6 +20,20 @@ namespace {
 bool is_directory(int fd) {
     struct stat status;
     return fstat(fd, &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+// Whether the mount that the file lies on has peers that mounts made on it would propagate to.
+bool is_shared_on_host(int fd) {
+    auto info = linux::read_file(fmt::format("/proc/self/fdinfo/{}", fd));
+    auto mounts = linux::read_file("/proc/self/mountinfo", 16 << 20);
+    if (!info.ok() || !mounts.ok()) return true;
+    size_t at = info->find("mnt_id:");
+    if (at == std::string::npos) return true;
+    std::string id = std::to_string(strtoul(info->c_str() + at + 7, nullptr, 10)) + " ";
+    size_t line = mounts->starts_with(id) ? 0 : mounts->find("\n" + id);
+    if (line == std::string::npos) return true;
+    size_t end = mounts->find(" - ", line);
+    return std::string_view(*mounts).substr(line, end - line).find(" shared:") != std::string_view::npos;
 }
 
 struct TreeAttributes {
@@ -61,10 +76,10 @@ Result<void> add_bind_mount(const oci::Mount& mount, size_t index, const Prepare
     attributes.recursive_set = mount.parsed.recursive_set;
     attributes.recursive_clear = mount.parsed.recursive_clear;
     for (uint64_t propagation : mount.parsed.propagation) {
-        if ((propagation & MS_SHARED) != 0)
-            return Error(field +
-                             ".options: shared: a mount made in a sandbox cannot appear on the host; use private "
-                             "or slave",
+        if ((propagation & MS_SHARED) != 0 && is_shared_on_host(opened->get()))
+            return Error(field + ".options: shared: " + mount.source +
+                             " lies on a mount that is shared on the host, where a mount made in a sandbox cannot "
+                             "appear; use private or slave",
                          ENOTSUP);
         attributes.propagation = propagation & (MS_PRIVATE | MS_SLAVE);
         if (attributes.propagation == 0) attributes.propagation = MS_PRIVATE;

@@ -32,9 +32,16 @@ using guest_api::not_supported;
         boot_result_.take_value();                                             \
     })
 
-BootResult<Ref<HostFileSystem>> open_tree(HostFiles& files, const v1::FileTree& tree, const std::string& what) {
+BootResult<Ref<HostFileSystem>> open_tree(HostFiles& files, const v1::FileTree& tree, const IdMaps& ids,
+                                          const std::string& origin, const std::string& what) {
     uint64_t token = strtoull(tree.tree().c_str(), nullptr, 10);
-    return TRY_BOOT(HostFileSystem::create(files, token), fmt::format("open the file tree of {}", what));
+    return TRY_BOOT(HostFileSystem::create(files, token, ids, origin), fmt::format("open the file tree of {}", what));
+}
+
+IdMap id_map(const std::vector<oci::IdMapping>& mappings) {
+    IdMap map;
+    for (const oci::IdMapping& one : mappings) map.ranges.push_back({one.container_id, one.host_id, one.size});
+    return map;
 }
 
 // Makes what a mount goes on, if it is not there: directories on the way, at the end a directory or an empty file.
@@ -56,9 +63,9 @@ SysResult<Path> make_mountpoint(Task& builder, const std::string& target, bool i
 
 // Copies what the image has at a tmpfs's mount point into it (option tmpcopyup): one level of plain files, links and
 // directories at a time.
-SysResult<void> copy_tree(Task& builder, const std::string& from, const std::string& to, int depth) {
+SysResult<void> copy_tree(Task& builder, int base, const std::string& from, const std::string& to, int depth) {
     if (depth > 32) return Errno(ELOOP);
-    Ref<File> directory = TRY(open(builder, AT_FDCWD, from, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0));
+    Ref<File> directory = TRY(open(builder, base, from, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0));
     std::vector<std::string> names;
     TRY(directory->read_directory(builder, [&](const DirectoryEntry& entry) {
         if (entry.name != "." && entry.name != "..") names.emplace_back(entry.name);
@@ -66,18 +73,18 @@ SysResult<void> copy_tree(Task& builder, const std::string& from, const std::str
     }));
     for (const std::string& name : names) {
         std::string source = from + "/" + name, target = to + "/" + name;
-        Path path = TRY(walk(builder, AT_FDCWD, source, {.follow_last = false}));
+        Path path = TRY(walk(builder, base, source, {.follow_last = false}));
         struct stat status {};
         TRY(path.inode().stat(status));
         if (S_ISDIR(status.st_mode)) {
             TRY(make_directory(builder, AT_FDCWD, target, 0700));
-            TRY(copy_tree(builder, source, target, depth + 1));
+            TRY(copy_tree(builder, base, source, target, depth + 1));
         } else if (S_ISLNK(status.st_mode)) {
             std::string link = TRY(path.inode().read_link(builder));
             TRY(make_symlink(builder, link, AT_FDCWD, target));
             continue;
         } else if (S_ISREG(status.st_mode)) {
-            Ref<File> in = TRY(open(builder, AT_FDCWD, source, O_RDONLY, 0));
+            Ref<File> in = TRY(open(builder, base, source, O_RDONLY, 0));
             Ref<File> out = TRY(open(builder, AT_FDCWD, target, O_CREAT | O_EXCL | O_WRONLY, 0600));
             std::vector<std::byte> chunk(65536);
             while (true) {
@@ -97,12 +104,20 @@ SysResult<void> copy_tree(Task& builder, const std::string& from, const std::str
     return {};
 }
 
+BootResult<void> set_propagation(Task& builder, const std::string& target, uint64_t flags, const std::string& field) {
+    Path top = TRY_BOOT(walk(builder, AT_FDCWD, target), fmt::format("find {}", target));
+    uint64_t type = flags & (MS_SHARED | MS_SLAVE | MS_PRIVATE | MS_UNBINDABLE);
+    auto set = builder.namespaces().mount->set_propagation(top, type, (flags & MS_REC) != 0);
+    if (!set.ok()) return boot_error(set.error(), fmt::format("set the propagation of {}", target), field);
+    return {};
+}
+
 bool is_directory(const Path& path) { return S_ISDIR(path.inode().mode()); }
 
 }  // namespace
 
-BootResult<Ref<Mount>> Pod::make_root(const v1::RootFs& root) {
-    auto base = TRY(open_tree(files_, root.base(), "the root file system"));
+BootResult<Ref<Mount>> Pod::make_root(const v1::RootFs& root, const IdMaps& ids) {
+    auto base = TRY(open_tree(files_, root.base(), ids, "", "the root file system"));
     Ref<FileSystem> shown = base;
     if (root.writable() == v1::WRITABLE_MEMORY) {
         auto upper = TmpfsFileSystem::create(kernel_.memory(), TmpfsOptions{.mode = 0755});
@@ -139,7 +154,13 @@ BootResult<std::unique_ptr<PodContainer>> Pod::build_container(const v1::CreateC
         if (!filter.ok()) return BootError(not_supported(filter.error().message(), "linux.seccomp"));
         container->filter = filter.take_value();
     }
-    Ref<Mount> root = TRY(make_root(request.root()));
+    // Host files have their owners by the mapping; what the guest kernel makes itself has the ids inside.
+    container->user_namespace = Ref<UserNamespace>(&kernel_.user_namespace());
+    if (!config.linux.uid_mappings.empty() || !config.linux.gid_mappings.empty())
+        container->user_namespace = make_ref<UserNamespace>(
+            container->user_namespace, IdMaps{id_map(config.linux.uid_mappings), id_map(config.linux.gid_mappings)});
+
+    Ref<Mount> root = TRY(make_root(request.root(), container->user_namespace->ids));
     Ref<MountNamespace> mounts = MountNamespace::create(root);
     Ref<Namespaces> set = namespaces_->clone();
     set->mount = mounts;
@@ -189,9 +210,7 @@ BootResult<std::unique_ptr<PodContainer>> Pod::build_container(const v1::CreateC
             case v1::NAMESPACE_MOUNT:
                 break;  // each container has its own
             case v1::NAMESPACE_USER:
-                // Ids inside are the pod's own: nothing outside of the sentry sees them, so a mapping has no effect to
-                // the outside and 0 to 4294967294 are usable inside.
-                break;
+                break;  // above
             default:
                 return BootError(invalid("unknown kind of namespace", "namespaces"));
         }
@@ -211,7 +230,7 @@ BootResult<std::unique_ptr<PodContainer>> Pod::build_container(const v1::CreateC
     builder_request.files = make_ref<FdTable>();
     auto all = make_ref<Credentials>();
     all->permitted = all->effective = kAllCapabilities;
-    all->user_namespace = Ref<UserNamespace>(&kernel_.user_namespace());
+    all->user_namespace = container->user_namespace;
     builder_request.credentials = std::move(all);
     Ref<Task> builder =
         TRY_BOOT(TaskBuilder::create_process(kernel_, std::move(builder_request)), "build the container");
@@ -220,6 +239,8 @@ BootResult<std::unique_ptr<PodContainer>> Pod::build_container(const v1::CreateC
         TRY(add_devices(*container, request, *builder));
         TRY(apply_sysctls(*container, *builder));
         TRY(hide_paths(*container, *builder));
+        if (config.linux.rootfs_propagation != 0)
+            TRY(set_propagation(*builder, "/", config.linux.rootfs_propagation, "linux.rootfsPropagation"));
         return {};
     }();
     TaskBuilder::discard_process(*builder);
@@ -243,7 +264,8 @@ BootResult<void> Pod::add_mount(Task& builder, const v1::Mount& mount, const std
     Ref<Mount> made;
     bool is_file = false;
     if (mount.has_tree()) {
-        auto files = TRY(open_tree(files_, mount.tree(), mount.target()));
+        auto files = TRY(open_tree(files_, mount.tree(), builder.credentials().user_namespace->ids,
+                                   source.starts_with('/') ? source : "", mount.target()));
         is_file = mount.tree().is_file();
         made = TRY_BOOT(Mount::create(files, flags, "none", ""), fmt::format("mount {}", mount.target()));
     } else {
@@ -268,20 +290,21 @@ BootResult<void> Pod::add_mount(Task& builder, const v1::Mount& mount, const std
             invalid(fmt::format("{} is {} a directory", mount.target(), is_file ? "already" : "not"), field));
     MountNamespace& space = *builder.namespaces().mount;
     if (options->copy_up && !mount.has_tree()) {
-        // Filled at a place of its own first, where what it will hide is still seen.
-        constexpr const char* kStage = "/.casemate-copy-up";
-        Path stage = TRY_BOOT(make_mountpoint(builder, kStage, false), "tmpcopyup");
-        TRY_BOOT(space.attach(made, stage), "tmpcopyup");
-        auto copied = copy_tree(builder, mount.target(), kStage, 0);
-        Path top = TRY_BOOT(walk(builder, AT_FDCWD, kStage), "tmpcopyup");
-        TRY_BOOT(space.move(top, where), "tmpcopyup");
-        TRY_BOOT(remove(builder, AT_FDCWD, kStage, true), "tmpcopyup");
+        // The directory that the mount hides stays reachable by a descriptor.
+        Ref<File> hidden = TRY_BOOT(open(builder, AT_FDCWD, mount.target(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0),
+                                    fmt::format("open {}", mount.target()));
+        int base = TRY_BOOT(builder.files().insert(hidden, true, 1024), "tmpcopyup");
+        TRY_BOOT(space.attach(std::move(made), where), fmt::format("mount on {}", mount.target()));
+        auto copied = copy_tree(builder, base, ".", mount.target(), 0);
+        static_cast<void>(builder.files().remove(base));
         if (!copied.ok())
             return boot_error(copied.error(), fmt::format("copy {} into its tmpfs", mount.target()), field);
         return {};
     }
     auto attached = space.attach(std::move(made), where);
     if (!attached.ok()) return boot_error(attached.error(), fmt::format("mount on {}", mount.target()), field);
+    for (uint64_t propagation : options->propagation)
+        TRY(set_propagation(builder, mount.target(), propagation, field + ".options"));
     return {};
 }
 

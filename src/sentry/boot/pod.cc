@@ -300,7 +300,7 @@ void Pod::exec_process(v1::ExecProcessRequest request, RequestStreams streams, A
     auto made = make_process(*container, *process, request.stdio(), streams, request.exec_id());
     if (!made.ok()) return static_cast<void>(answer.fail(made.error()));
     std::unique_ptr<PodProcess> exec = made.take_value();
-    auto loaded = load_program(*exec, *process);
+    auto loaded = load_program(*exec, *process, request.executable());
     if (!loaded.ok()) {
         TaskBuilder::discard_process(*exec->task);
         return static_cast<void>(answer.fail(loaded.error()));

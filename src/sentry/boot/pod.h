@@ -67,6 +67,7 @@ struct PodContainer {
     Ref<Container> kernel_container;
     Ref<PidNamespace> pid_namespace;
     Ref<Namespaces> namespaces;
+    Ref<UserNamespace> user_namespace;
     Ref<FsContext> fs;
     Ref<PtsFileSystem> terminals;  // the container's own devpts, or one of the sentry's for a root without
     std::unique_ptr<PodProcess> init;
@@ -115,7 +116,7 @@ class Pod final : public guest_api::GuestService, private OomObserver {
     BootResult<std::unique_ptr<PodContainer>> build_container(const v1::CreateContainerRequest& request);
     // The root file system and its mount namespace; then everything that is mounted on it, done by `builder`, a task
     // with all capabilities.
-    BootResult<Ref<Mount>> make_root(const v1::RootFs& root);
+    BootResult<Ref<Mount>> make_root(const v1::RootFs& root, const IdMaps& ids);
     BootResult<void> add_mounts(PodContainer& container, const v1::CreateContainerRequest& request, Task& builder);
     // `source`: what /proc/mounts shows in the first column; empty: the type.
     BootResult<void> add_mount(Task& builder, const v1::Mount& mount, const std::string& source, size_t index);
@@ -127,7 +128,8 @@ class Pod final : public guest_api::GuestService, private OomObserver {
     BootResult<std::unique_ptr<PodProcess>> make_process(PodContainer& container, const oci::Process& process,
                                                          const v1::Stdio& stdio, RequestStreams& streams,
                                                          const std::string& exec_id);
-    BootResult<void> load_program(PodProcess& process, const oci::Process& wanted);
+    // `executable`: the program's path; empty: args[0].
+    BootResult<void> load_program(PodProcess& process, const oci::Process& wanted, const std::string& executable = "");
     BootResult<Ref<FdTable>> make_descriptors(PodContainer& container, Task& task, const v1::Stdio& stdio,
                                               RequestStreams& streams, PodProcess& process);
 

@@ -34,7 +34,8 @@ Outcome run(TestPod& pod, const std::string& program, const std::vector<std::str
     write_end.reset();
     pod.copy_in(*task, program, "/program");
     for (const std::string& library : libraries) pod.copy_in(*task, library, library);
-    auto started = pod.start(*task, {"/program", "one", "two"}, {"A=B", ::getenv("POD_ENV") ? ::getenv("POD_ENV") : "B=C"});
+    auto started =
+        pod.start(*task, {"/program", "one", "two"}, {"A=B", ::getenv("POD_ENV") ? ::getenv("POD_ENV") : "B=C"});
     EXPECT_TRUE(started.ok()) << strerrorname_np(errno_of(started.error()));
     if (!started.ok()) {
         TaskBuilder::discard_process(*task);
@@ -46,7 +47,8 @@ Outcome run(TestPod& pod, const std::string& program, const std::vector<std::str
     char buffer[4096];
     ::fcntl(read_end.get(), F_SETFL, O_NONBLOCK);
     ssize_t got;
-    while ((got = ::read(read_end.get(), buffer, sizeof(buffer))) > 0) result.output.append(buffer, static_cast<size_t>(got));
+    while ((got = ::read(read_end.get(), buffer, sizeof(buffer))) > 0)
+        result.output.append(buffer, static_cast<size_t>(got));
     return result;
 }
 

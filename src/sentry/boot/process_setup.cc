@@ -21,13 +21,13 @@ using guest_api::failure;
 using guest_api::invalid;
 using guest_api::not_supported;
 
-Ref<Credentials> credentials_of(Kernel& kernel, const oci::Process& wanted) {
+Ref<Credentials> credentials_of(const PodContainer& container, const oci::Process& wanted) {
     auto made = make_ref<Credentials>();
     made->uid = made->euid = made->suid = made->fsuid = wanted.user.uid;
     made->gid = made->egid = made->sgid = made->fsgid = wanted.user.gid;
     made->groups = wanted.user.additional_gids;
     made->no_new_privileges = wanted.no_new_privileges;
-    made->user_namespace = Ref<UserNamespace>(&kernel.user_namespace());
+    made->user_namespace = container.user_namespace;
     made->bounding = 0;
     if (wanted.capabilities) {
         const oci::Capabilities& caps = *wanted.capabilities;
@@ -54,7 +54,7 @@ BootResult<std::unique_ptr<PodProcess>> Pod::make_process(PodContainer& containe
     request.namespaces = container.namespaces;
     request.fs = container.fs->clone();
     request.files = make_ref<FdTable>();
-    request.credentials = credentials_of(kernel_, wanted);
+    request.credentials = credentials_of(container, wanted);
     request.observer = made.get();
     {
         std::lock_guard lock(kernel_.tasks().mutex);
@@ -157,7 +157,7 @@ BootResult<Ref<FdTable>> Pod::make_descriptors(PodContainer& container, Task& ta
     return Ref<FdTable>(&table);
 }
 
-BootResult<void> Pod::load_program(PodProcess& process, const oci::Process& wanted) {
+BootResult<void> Pod::load_program(PodProcess& process, const oci::Process& wanted, const std::string& executable) {
     Task& task = *process.task;
     // The working directory, made if it is missing (as runc does for an image's WORKDIR).
     auto place = walk(task, AT_FDCWD, wanted.cwd, {.directory = true});
@@ -181,7 +181,7 @@ BootResult<void> Pod::load_program(PodProcess& process, const oci::Process& want
         if (one.starts_with("HOME=")) has_home = true;
     }
     if (!has_home) request.environment.append(wanted.user.uid == 0 ? "HOME=/root" : "HOME=/");
-    const std::string& program = wanted.args[0];
+    const std::string& program = executable.empty() ? wanted.args[0] : executable;
     Errno worst(ENOENT);
     auto attempt = [&](const std::string& path) {
         auto file = open_executable(task, AT_FDCWD, path, 0);

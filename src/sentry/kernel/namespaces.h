@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/ref.h"
+#include "sentry/kernel/id_map.h"
 #include "sentry/kernel/pid.h"
 #include "sentry/vfs/mount.h"
 
@@ -16,9 +17,11 @@ uint64_t next_namespace_inode();
 
 class UserNamespace final : public RefCounted {
   public:
-    explicit UserNamespace(Ref<UserNamespace> above) : parent(std::move(above)), inode(next_namespace_inode()) {}
+    explicit UserNamespace(Ref<UserNamespace> above, IdMaps maps = {})
+        : parent(std::move(above)), inode(next_namespace_inode()), ids(std::move(maps)) {}
     const Ref<UserNamespace> parent;
     const uint64_t inode;
+    const IdMaps ids;
 };
 
 class UtsNamespace final : public RefCounted {

@@ -116,7 +116,10 @@ bool TaskSet::group_is_orphaned_locked(Pid& group, Process* ignored) {
     for (Process* process : group.group_members) {
         if (process == ignored || process->zombie || process->parent == nullptr) continue;
         Process& parent = *process->parent;
-        if (&parent == parent.pid->space().init) continue;
+        // Linux leaves the machine's init out, which is no shell; that of a container may be one, and has a terminal
+        // then.
+        bool is_init = &parent == parent.pid->space().init;
+        if (is_init && (parent.session == nullptr || parent.session->terminal == nullptr)) continue;
         if (parent.group.get() != &group && parent.session == process->session) return false;
     }
     return true;

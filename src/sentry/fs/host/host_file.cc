@@ -215,9 +215,12 @@ SysResult<Ref<Mappable>> HostInode::mappable(bool writable) {
 }
 
 SysResult<Ref<File>> HostInode::open(Task&, const Path& path, int flags) {
+    if (S_ISDIR(mode())) TRY(check_foreign(S_IROTH));
     if (S_ISDIR(mode())) return Ref<File>(make_ref<HostDirectory>(path, flags, Ref<HostInode>(this)));
     if (!S_ISREG(mode())) return Errno(ENXIO);
     bool writable = (flags & O_ACCMODE) != O_RDONLY;
+    if ((flags & O_ACCMODE) != O_WRONLY) TRY(check_foreign(S_IROTH));
+    if (writable) TRY(check_foreign(S_IWOTH));
     Ref<HostFd> fd = flags & O_DIRECT ? TRY(open_direct(writable)) : TRY(descriptor(writable));
     return Ref<File>(make_ref<HostFile>(path, flags, Ref<HostInode>(this), std::move(fd)));
 }

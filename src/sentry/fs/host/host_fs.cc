@@ -12,13 +12,15 @@ using fileserver::Attributes;
 using fileserver::Op;
 using fileserver::Request;
 
-SysResult<Ref<HostFileSystem>> HostFileSystem::create(HostFiles& client, uint64_t token) {
+SysResult<Ref<HostFileSystem>> HostFileSystem::create(HostFiles& client, uint64_t token, IdMaps ids,
+                                                      std::string origin) {
     Request request;
     request.op = static_cast<uint16_t>(Op::kAttach);
     request.value = token;
     auto answer = TRY(client.call(request));
-    Ref<HostFileSystem> file_system = Ref<HostFileSystem>::adopt(new HostFileSystem(
-        client, answer.reply.value & fileserver::kMountReadOnly, answer.reply.value & fileserver::kMountShared));
+    Ref<HostFileSystem> file_system = Ref<HostFileSystem>::adopt(
+        new HostFileSystem(client, answer.reply.value & fileserver::kMountReadOnly,
+                           answer.reply.value & fileserver::kMountShared, std::move(ids), std::move(origin)));
     file_system->root_node_ = answer.reply.node;
     file_system->root_attributes_ = answer.reply.attributes;
     return file_system;

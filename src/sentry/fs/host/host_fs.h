@@ -17,6 +17,7 @@
 #include "base/unique_fd.h"
 #include "sentry/fs/host/client.h"
 #include "sentry/kernel/clock.h"
+#include "sentry/kernel/id_map.h"
 #include "sentry/mm/mappable.h"
 #include "sentry/vfs/inode.h"
 
@@ -34,8 +35,11 @@ class HostFileSystem final : public FileSystem {
   public:
     static constexpr Nanoseconds kSharedValidity = 10'000'000;
 
-    // Attaches the tree that the sandbox host gave to the file server under `token`. `client` outlives it.
-    static SysResult<Ref<HostFileSystem>> create(HostFiles& client, uint64_t token);
+    // Attaches the tree that the sandbox host gave to the file server under `token`. `client` outlives it. `ids`: those
+    // of the container's user namespace, the host's being outside. `origin`: where mountinfo says that the tree's root
+    // lies in its file system; empty: at its root.
+    static SysResult<Ref<HostFileSystem>> create(HostFiles& client, uint64_t token, IdMaps ids = {},
+                                                 std::string origin = {});
 
     const char* type() const override { return "hostfs"; }
     SysResult<Ref<Inode>> root() override;
@@ -46,6 +50,8 @@ class HostFileSystem final : public FileSystem {
     HostFiles& client() const { return client_; }
     bool read_only() const { return read_only_; }
     bool shared() const { return shared_; }
+    const IdMaps& ids() const { return ids_; }
+    const std::string& origin() const { return origin_; }
 
   private:
     friend class HostInode;
@@ -57,8 +63,8 @@ class HostFileSystem final : public FileSystem {
         size_t operator()(const Key& key) const { return key.inode * 0x9e3779b97f4a7c15 ^ key.device; }
     };
 
-    HostFileSystem(HostFiles& client, bool read_only, bool shared)
-        : client_(client), read_only_(read_only), shared_(shared) {}
+    HostFileSystem(HostFiles& client, bool read_only, bool shared, IdMaps ids, std::string origin)
+        : client_(client), read_only_(read_only), shared_(shared), ids_(std::move(ids)), origin_(std::move(origin)) {}
     ~HostFileSystem() override;
 
     // The inode of a file just heard of, at its place in the tree.
@@ -79,6 +85,8 @@ class HostFileSystem final : public FileSystem {
 
     HostFiles& client_;
     const bool read_only_, shared_;
+    const IdMaps ids_;
+    const std::string origin_;
     fileserver::NodeId root_node_ = 0;
     fileserver::Attributes root_attributes_;
     std::mutex mutex_;
@@ -147,6 +155,11 @@ class HostInode final : public Inode {
     SysResult<Address> address_of(std::string_view name);
     Address address_locked(std::string_view name, Ref<HostInode>* too_deep);
     void take_attributes(const fileserver::Attributes& attributes);
+    void show_owner(uint32_t uid, uint32_t gid);  // of the host
+    // A file whose owner or group the container's user namespace does not know: no capability counts there, so it is
+    // had by its permission bits alone. `wanted`: S_IROTH, S_IWOTH.
+    SysResult<void> check_foreign(uint32_t wanted);
+    SysResult<void> put_owner(uint32_t uid, uint32_t gid, fileserver::Request& request) const;
     void forget_attributes();  // known to be old
     SysResult<void> refresh();
     SysResult<void> load_names(size_t give_up_at, bool below_too);
@@ -162,7 +175,9 @@ class HostInode final : public Inode {
     SysResult<void> know_xattrs();
 
     const HostFileSystem::Key key_;
-    std::atomic<uint32_t> mode_, uid_, gid_;
+    std::atomic<uint32_t> mode_, uid_{0}, gid_{0};  // the ids as the container has them
+    std::atomic<uint8_t> unknown_owner_{0};         // kUnknownUser, kUnknownGroup
+    static constexpr uint8_t kUnknownUser = 1, kUnknownGroup = 2;
     std::atomic<int32_t> open_files_{0};
     std::atomic<bool> was_listed_{false};  // a program read the directory
 

@@ -66,10 +66,10 @@ HostInode::HostInode(Ref<HostFileSystem> file_system, const Attributes& attribut
     : Inode(std::move(file_system)),
       key_{attributes.device, attributes.inode},
       mode_(attributes.mode),
-      uid_(attributes.uid),
-      gid_(attributes.gid),
       attributes_(attributes),
-      heard_(monotonic_now()) {}
+      heard_(monotonic_now()) {
+    show_owner(attributes.uid, attributes.gid);
+}
 
 void HostInode::last_ref_dropped() {
     HostFileSystem& fs = host();
@@ -166,8 +166,32 @@ void HostInode::take_attributes(const Attributes& attributes) {
     attributes_known_ = true;
     heard_ = monotonic_now();
     mode_.store(attributes.mode, std::memory_order_relaxed);
-    uid_.store(attributes.uid, std::memory_order_relaxed);
-    gid_.store(attributes.gid, std::memory_order_relaxed);
+    show_owner(attributes.uid, attributes.gid);
+}
+
+void HostInode::show_owner(uint32_t uid, uint32_t gid) {
+    auto user = host().ids().uids.inside(uid), group = host().ids().gids.inside(gid);
+    uid_.store(user.value_or(IdMap::kOverflow), std::memory_order_relaxed);
+    gid_.store(group.value_or(IdMap::kOverflow), std::memory_order_relaxed);
+    unknown_owner_.store(static_cast<uint8_t>((user ? 0 : kUnknownUser) | (group ? 0 : kUnknownGroup)),
+                         std::memory_order_relaxed);
+}
+
+SysResult<void> HostInode::check_foreign(uint32_t wanted) {
+    uint8_t unknown = unknown_owner_.load(std::memory_order_relaxed);
+    if (unknown == 0) return {};
+    uint32_t mode = this->mode(), granted = mode;
+    if (!(unknown & kUnknownGroup)) granted |= mode >> 3;
+    if (!(unknown & kUnknownUser)) granted |= mode >> 6;
+    return (granted & wanted) == wanted ? SysResult<void>() : Errno(EACCES);
+}
+
+SysResult<void> HostInode::put_owner(uint32_t uid, uint32_t gid, Request& request) const {
+    auto user = host().ids().uids.outside(uid), group = host().ids().gids.outside(gid);
+    if (!user || !group) return Errno(EOVERFLOW);
+    request.uid = *user;
+    request.gid = *group;
+    return {};
 }
 
 void HostInode::forget_attributes() {
@@ -201,13 +225,16 @@ SysResult<void> HostInode::stat(struct stat& out) {
         const Ref<HostFd>& fd = write_fd_ ? write_fd_ : read_fd_;
         bool pending = posted_ > host().client().done();
         if (fd && !pending && (write_fd_ || host().shared() || !attributes_known_)) {
-            // Whoever holds it writes to it without telling us: the descriptor knows best, and costs no round trip.
+            // Whoever holds it writes to it without telling us: the descriptor knows best, and costs no round trip. All
+            // but the owner, whose id this process's own user namespace does not know: of a change by others (there is
+            // one only if the change time is another) the file server tells.
             struct stat now;
             if (::fstat(fd->fd.get(), &now) == 0) {
+                ask = host().shared() && !write_fd_ &&
+                      (now.st_ctim.tv_sec != attributes_.change_time ||
+                       static_cast<uint32_t>(now.st_ctim.tv_nsec) != attributes_.change_nsec);
                 take_stat(now, attributes_);
                 attributes_.mode = now.st_mode;
-                attributes_.uid = now.st_uid;
-                attributes_.gid = now.st_gid;
                 take_attributes(attributes_);
             }
         } else {
@@ -221,6 +248,8 @@ SysResult<void> HostInode::stat(struct stat& out) {
     }
     std::lock_guard lock(mutex_);
     stat_of(attributes_, out);
+    out.st_uid = uid_.load(std::memory_order_relaxed);
+    out.st_gid = gid_.load(std::memory_order_relaxed);
     out.st_dev = file_system().device();
     return {};
 }
@@ -239,17 +268,24 @@ std::optional<timespec> HostInode::birth_time() {
 SysResult<void> HostInode::change(const AttributeChange& change) {
     if (host().read_only()) return Errno(EROFS);
     Request request = request_of(Op::kSetAttributes, 0);
+    if (unknown_owner_.load(std::memory_order_relaxed) != 0 && (change.mode || change.uid || change.gid))
+        return Errno(EPERM);
+    if (change.size || change.access_time || change.modification_time) TRY(check_foreign(S_IWOTH));
     if (change.mode) {
         request.valid |= fileserver::kSetMode;
         request.mode = *change.mode;
     }
     if (change.uid) {
         request.valid |= fileserver::kSetUid;
-        request.uid = *change.uid;
+        auto uid = host().ids().uids.outside(*change.uid);
+        if (!uid) return Errno(EINVAL);
+        request.uid = *uid;
     }
     if (change.gid) {
         request.valid |= fileserver::kSetGid;
-        request.gid = *change.gid;
+        auto gid = host().ids().gids.outside(*change.gid);
+        if (!gid) return Errno(EINVAL);
+        request.gid = *gid;
     }
     auto time = [&](const std::optional<timespec>& wanted, uint32_t set, uint32_t now, int64_t& seconds,
                     uint32_t& nsec) {

@@ -41,8 +41,8 @@ SysResult<Ref<Inode>> HostInode::create(std::string_view name, const NewInode& p
     }
     Request request = request_of(op, address.node);
     request.mode = properties.mode;
-    request.uid = properties.uid;
-    request.gid = properties.gid;
+    TRY(check_foreign(S_IWOTH));
+    TRY(put_owner(properties.uid, properties.gid, request));
     request.device = properties.device;
     auto answer = TRY(host().client().call(request, address.path, {}, properties.link_target));
     Ref<HostInode> child = host().intern(answer.reply.attributes, this, name);
@@ -74,8 +74,8 @@ SysResult<Ref<Inode>> HostInode::create_unnamed(const NewInode& properties) {
     Address address = TRY(this->address());
     Request request = request_of(Op::kCreateUnnamed, address.node);
     request.mode = properties.mode;
-    request.uid = properties.uid;
-    request.gid = properties.gid;
+    TRY(check_foreign(S_IWOTH));
+    TRY(put_owner(properties.uid, properties.gid, request));
     auto answer = TRY(host().client().call(request, address.path));
     Ref<HostInode> child = host().intern(answer.reply.attributes, nullptr, {});
     {
@@ -90,6 +90,7 @@ SysResult<Ref<Inode>> HostInode::create_unnamed(const NewInode& properties) {
 
 SysResult<void> HostInode::link(std::string_view name, Inode& target) {
     if (host().read_only()) return Errno(EROFS);
+    TRY(check_foreign(S_IWOTH));
     auto& file = static_cast<HostInode&>(target);
     Address from = TRY(file.address());
     Address to = TRY(address_of(name));
@@ -113,6 +114,7 @@ SysResult<void> HostInode::link(std::string_view name, Inode& target) {
 }
 
 SysResult<void> HostInode::unlink(std::string_view name, Inode& target) {
+    TRY(check_foreign(S_IWOTH));
     auto& file = static_cast<HostInode&>(target);
     Address address = TRY(address_of(name));
     Request request = request_of(Op::kUnlink, address.node);
@@ -124,6 +126,7 @@ SysResult<void> HostInode::unlink(std::string_view name, Inode& target) {
 }
 
 SysResult<void> HostInode::remove_directory(std::string_view name, Inode& target) {
+    TRY(check_foreign(S_IWOTH));
     auto& directory = static_cast<HostInode&>(target);
     Address address = TRY(address_of(name));
     Request request = request_of(Op::kRemoveDirectory, address.node);
@@ -139,6 +142,8 @@ SysResult<void> HostInode::rename(std::string_view name, Inode& source, Inode& n
     auto& moved = static_cast<HostInode&>(source);
     auto& directory = static_cast<HostInode&>(new_parent);
     auto* replaced = static_cast<HostInode*>(target);
+    TRY(check_foreign(S_IWOTH));
+    TRY(directory.check_foreign(S_IWOTH));
     Address from = TRY(address_of(name));
     Address to = TRY(directory.address_of(new_name));
     Request request = request_of(Op::kRename, from.node);
@@ -241,6 +246,7 @@ SysResult<std::string> HostInode::get_xattr(std::string_view name) {
 }
 
 SysResult<void> HostInode::set_xattr(std::string_view name, std::string_view value, int flags) {
+    TRY(check_foreign(S_IWOTH));
     if (host().read_only()) return Errno(EROFS);
     TRY(allowed_xattr(name));
     if (S_ISLNK(mode())) return Errno(EPERM);
@@ -255,6 +261,7 @@ SysResult<void> HostInode::set_xattr(std::string_view name, std::string_view val
 }
 
 SysResult<void> HostInode::remove_xattr(std::string_view name) {
+    TRY(check_foreign(S_IWOTH));
     if (host().read_only()) return Errno(EROFS);
     TRY(allowed_xattr(name));
     if (S_ISLNK(mode())) return Errno(ENODATA);

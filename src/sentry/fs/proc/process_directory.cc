@@ -187,8 +187,16 @@ void fill(ProcessDirectory& directory, const Ref<ProcFileSystem>& files, const A
         return fmt::format("{}\n", task.parts().timer_slack_ns.load());
     });
     for (const char* map : {"uid_map", "gid_map"})
-        text(map, 0444, [](Task&, Task&) -> SysResult<std::string> {
-            return fmt::format("{:10} {:10} {:10}\n", 0, 0, 4294967295u);
+        text(map, 0444, [uids = map[0] == 'u'](Task&, Task& task) -> SysResult<std::string> {
+            Ref<Credentials> credentials = task.credentials_of();
+            if (!credentials) return Errno(ESRCH);
+            const IdMaps& ids = credentials->user_namespace->ids;
+            const IdMap& ranges = uids ? ids.uids : ids.gids;
+            if (ranges.identity()) return fmt::format("{:10} {:10} {:10}\n", 0, 0, 4294967295u);
+            std::string lines;
+            for (const IdRange& range : ranges.ranges)
+                lines += fmt::format("{:10} {:10} {:10}\n", range.inside, range.outside, range.count);
+            return lines;
         });
     text("setgroups", 0444, [](Task&, Task&) -> SysResult<std::string> { return std::string("allow\n"); });
     guarded("io", 0400, [](Task&, Task&) -> SysResult<std::string> {

@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "base/checked.h"
+#include "sentry/fs/host/host_fs.h"
 #include "sentry/fs/proc/proc.h"
 #include "sentry/kernel/cpu_times.h"
 #include "sentry/kernel/kernel.h"
@@ -313,6 +314,20 @@ SysResult<std::string> process_limits_text(Task& about) {
     return text;
 }
 
+// Where the mount's root lies in its file system: the fourth column of mountinfo.
+static std::string mount_root_text(const Mount& mount) {
+    std::string path;
+    for (Ref<Dentry> at = mount.root(); at && !at->is_root(); at = at->parent()) {
+        if (at->parent().get() == at.get()) break;
+        path = "/" + at->name() + path;
+    }
+    if (std::string_view(mount.file_system().type()) == "hostfs") {
+        const std::string& origin = static_cast<HostFileSystem&>(mount.file_system()).origin();
+        if (origin != "/") path = origin + path;
+    }
+    return path.empty() ? "/" : path;
+}
+
 SysResult<std::string> mounts_text(Task& reader, Task& about, bool mountinfo) {
     Ref<Namespaces> set = about.namespaces_of();
     if (!set) return Errno(EINVAL);
@@ -339,14 +354,13 @@ SysResult<std::string> mounts_text(Task& reader, Task& about, bool mountinfo) {
             continue;
         }
         std::string shared;
-        if (entry.propagation == MS_SHARED)
-            shared = fmt::format("shared:{} ", entry.peer_group);
-        else if (entry.propagation == MS_SLAVE)
-            shared = fmt::format("master:{} ", entry.peer_group);
-        text +=
-            fmt::format("{} {} {}:{} {} {} {} {}- {} {} {}{}{}\n", entry.id, entry.parent_id, major(fs.device()),
-                        minor(fs.device()), "/", escaped(where), flags, shared, fs.type(), source,
-                        mount.flags() & MS_RDONLY ? "ro" : "rw", mount.options().empty() ? "" : ",", mount.options());
+        if (entry.propagation & MS_SHARED) shared += fmt::format("shared:{} ", entry.peer_group);
+        if (entry.propagation & MS_SLAVE) shared += fmt::format("master:{} ", entry.master_group);
+        if (entry.propagation & MS_UNBINDABLE) shared += "unbindable ";
+        text += fmt::format("{} {} {}:{} {} {} {} {}- {} {} {}{}{}\n", entry.id, entry.parent_id, major(fs.device()),
+                            minor(fs.device()), escaped(mount_root_text(mount)), escaped(where), flags, shared,
+                            fs.type(), source, mount.flags() & MS_RDONLY ? "ro" : "rw",
+                            mount.options().empty() ? "" : ",", mount.options());
     }
     return text;
 }
