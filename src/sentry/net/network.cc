@@ -31,7 +31,10 @@ Network::Network(bool ready)
       netlink_(std::make_unique<NetlinkHub>(*interfaces_)),
       tcp_(std::make_unique<PortTable>()),
       udp_(std::make_unique<PortTable>()),
-      udplite_(std::make_unique<PortTable>()) {}
+      udplite_(std::make_unique<PortTable>()),
+      raw_(std::make_unique<PortTable>()),
+      ping_(std::make_unique<PortTable>()),
+      ping6_(std::make_unique<PortTable>()) {}
 Network::~Network() = default;
 
 Wire& Network::make_wire(TimerThread& timers) {
@@ -70,6 +73,16 @@ void Network::add_unix(UnixSocket& socket) {
 void Network::remove_unix(UnixSocket& socket) {
     std::lock_guard lock(mutex_);
     unix_sockets_.erase(&socket);
+}
+
+std::string Network::kept_setting(const std::string& path, const char* fallback) {
+    std::lock_guard lock(mutex_);
+    auto it = kept_settings_.find(path);
+    return it == kept_settings_.end() ? fallback : it->second;
+}
+void Network::keep_setting(const std::string& path, std::string value) {
+    std::lock_guard lock(mutex_);
+    kept_settings_[path] = std::move(value);
 }
 
 void Network::join_group(const InetAddress& group, int link) {

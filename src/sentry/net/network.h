@@ -11,6 +11,7 @@
 
 #include "base/ref.h"
 #include "sentry/net/inet/endpoint.h"
+#include "sentry/net/net_settings.h"
 
 namespace casemate::sentry {
 
@@ -43,6 +44,10 @@ class Network final : public RefCounted {
 
     // That no other network namespace has (SO_NETNS_COOKIE).
     uint64_t cookie() const { return cookie_; }
+    NetSettings& settings() { return settings_; }
+    // Settings that are only kept, by path.
+    std::string kept_setting(const std::string& path, const char* fallback);
+    void keep_setting(const std::string& path, std::string value);
     Interfaces& interfaces() { return *interfaces_; }
     NetlinkHub& netlink() { return *netlink_; }
     // The way to the outside; null until the first link has come.
@@ -51,6 +56,9 @@ class Network final : public RefCounted {
     PortTable& tcp_ports() { return *tcp_; }
     PortTable& udp_ports() { return *udp_; }
     PortTable& udplite_ports() { return *udplite_; }
+    PortTable& raw_sockets() { return *raw_; }
+    PortTable& ping_ports() { return *ping_; }  // echo identifiers
+    PortTable& ping6_ports() { return *ping6_; }
 
     // The texts of /proc/net/{unix,tcp,tcp6,udp,udp6}.
     // Groups that sockets have joined, counted; for the stack and /proc/net/igmp.
@@ -63,13 +71,15 @@ class Network final : public RefCounted {
 
   private:
     const uint64_t cookie_;
+    NetSettings settings_;
     std::mutex mutex_;
     std::map<std::string, Ref<UnixName>, std::less<>> abstract_;  // guarded by mutex_
     std::set<UnixSocket*> unix_sockets_;                          // guarded by mutex_
+    std::map<std::string, std::string> kept_settings_;            // guarded by mutex_; of known paths
     std::map<std::pair<int, InetAddress>, unsigned> groups_;      // guarded by mutex_
     const std::unique_ptr<Interfaces> interfaces_;
     const std::unique_ptr<NetlinkHub> netlink_;
-    const std::unique_ptr<PortTable> tcp_, udp_, udplite_;
+    const std::unique_ptr<PortTable> tcp_, udp_, udplite_, raw_, ping_, ping6_;
     std::unique_ptr<Wire> wire_;  // guarded by mutex_; made once
     std::atomic<Wire*> wire_seen_{nullptr};
 };

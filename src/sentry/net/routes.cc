@@ -122,15 +122,11 @@ SysResult<RouteChoice> Interfaces::route(const InetAddress& wanted, const InetAd
     }
     Route on_link;
     if (found == nullptr) {
-        // A link was named, and what is asked for needs no router: the destination is taken to be on it. (Linux does so
-        // for any IPv4 destination, for IPv6 for groups and link-local addresses.)
+        // A link was named: an IPv4 destination is taken to be on it, as Linux does.
         const Link* out = link != 0 ? link_locked(link) : nullptr;
-        bool direct = v4 || destination.is_multicast() || link_local6(destination);
-        if (out == nullptr || !direct) return Errno(ENETUNREACH);
-        if (!out->up()) return Errno(v4 ? ENETUNREACH : ENETDOWN);
-        on_link.v6 = !v4;
+        if (out == nullptr || !v4 || !out->up()) return Errno(ENETUNREACH);
         on_link.destination = destination;
-        on_link.prefix = v4 ? 32 : 128;
+        on_link.prefix = 32;
         on_link.link = link;
         on_link.scope = RT_SCOPE_LINK;
         found = &on_link;

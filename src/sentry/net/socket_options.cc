@@ -155,7 +155,6 @@ SysResult<void> Socket::set_option(Task& task, int level, int name, std::span<co
             return {};
         case SO_BUSY_POLL:
             if (number < 0) return Errno(EINVAL);
-            if (number > options_.busy_poll && !task.has_capability(CAP_NET_ADMIN)) return Errno(EPERM);
             options_.busy_poll = number;
             return {};
         case SO_BUSY_POLL_BUDGET:
@@ -206,7 +205,7 @@ SysResult<void> Socket::set_option(Task& task, int level, int name, std::span<co
 
 SysResult<std::vector<std::byte>> Socket::get_option(Task& task, int level, int name, size_t room) {
     if (OptionBytes own = TRY(get_family_option(task, level, name, room))) return std::move(*own);
-    if (level != SOL_SOCKET) return Errno(family_ == AF_UNIX ? EOPNOTSUPP : ENOPROTOOPT);
+    if (level != SOL_SOCKET) return Errno(EOPNOTSUPP);
     for (const Switch& one : kSwitches)
         if (one.name == name) return option_bytes<int>(has(one.flag) ? 1 : 0);
     switch (name) {
@@ -249,8 +248,6 @@ SysResult<std::vector<std::byte>> Socket::get_option(Task& task, int level, int 
             return option_bytes(std::array<uint32_t, 2>{options_.timestamping.load(), 0});
         case SO_BUSY_POLL:
             return option_bytes<int>(options_.busy_poll);
-        case SO_BUSY_POLL_BUDGET:
-            return option_bytes<int>(options_.busy_poll_budget);
         case SO_INCOMING_CPU:
             return option_bytes<int>(options_.incoming_cpu);
         case SO_INCOMING_NAPI_ID:

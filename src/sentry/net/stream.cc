@@ -42,30 +42,49 @@ bool StreamDirection::wakes_writer_locked() {
     return true;
 }
 
+StreamDirection::Progress StreamDirection::write_locked(IoBuffer& from, size_t limit) {
+    Progress progress;
+    if (ended_ || reader_gone_) return {.ended = true};
+    if (size_ >= limit) {
+        wake_wanted_ = true;
+        wake_below_ = limit / 2;
+        return {.would_block = true};
+    }
+    size_t want = std::min(from.remaining(), limit - size_);
+    reserve_locked(want);
+    while (progress.bytes < want) {
+        size_t tail = (head_ + size_) & (allocated_ - 1);
+        size_t part = std::min(want - progress.bytes, allocated_ - tail);
+        auto copied = from.copy_from(ring_.get() + tail, part);
+        if (!copied.ok()) {
+            if (progress.bytes == 0) progress.error = copied.error().value;
+            break;
+        }
+        progress.bytes += *copied;
+        size_ += *copied;
+        if (*copied < part) break;
+    }
+    return progress;
+}
+
+StreamDirection::Progress StreamDirection::write_marked(IoBuffer& from, size_t limit, size_t rest,
+                                                        const std::function<void(uint64_t, std::byte)>& mark) {
+    Progress progress;
+    {
+        std::lock_guard lock(mutex_);
+        progress = write_locked(from, limit);
+        if (progress.bytes > 0 && progress.bytes == rest)
+            mark(position_ + size_, ring_[(head_ + size_ - 1) & (allocated_ - 1)]);
+    }
+    if (progress.bytes > 0) reader_->queue.notify(EPOLLIN | EPOLLRDNORM | EPOLLPRI);
+    return progress;
+}
+
 StreamDirection::Progress StreamDirection::write(IoBuffer& from, size_t limit, const Ref<Passenger>& passenger) {
     Progress progress;
     {
         std::lock_guard lock(mutex_);
-        if (ended_ || reader_gone_) return {.ended = true};
-        if (size_ >= limit) {
-            wake_wanted_ = true;
-            wake_below_ = limit / 2;
-            return {.would_block = true};
-        }
-        size_t want = std::min(from.remaining(), limit - size_);
-        reserve_locked(want);
-        while (progress.bytes < want) {
-            size_t tail = (head_ + size_) & (allocated_ - 1);
-            size_t part = std::min(want - progress.bytes, allocated_ - tail);
-            auto copied = from.copy_from(ring_.get() + tail, part);
-            if (!copied.ok()) {
-                if (progress.bytes == 0) progress.error = copied.error().value;
-                break;
-            }
-            progress.bytes += *copied;
-            size_ += *copied;
-            if (*copied < part) break;
-        }
+        progress = write_locked(from, limit);
         if (passenger && progress.bytes > 0) {
             uint64_t end = position_ + size_;
             // Bytes of one sender in a row are one stretch.
@@ -154,8 +173,8 @@ StreamDirection::Progress StreamDirection::read_by(size_t want, Reading& reading
     return progress;
 }
 
-StreamDirection::Progress StreamDirection::read(IoBuffer& into, Reading& reading) {
-    return read_by(into.remaining(), reading,
+StreamDirection::Progress StreamDirection::read(IoBuffer& into, Reading& reading, size_t most) {
+    return read_by(std::min(into.remaining(), most), reading,
                    [&](const std::byte* memory, size_t size) { return into.copy_to(memory, size); });
 }
 
@@ -204,6 +223,11 @@ bool StreamDirection::reader_gone() {
 size_t StreamDirection::bytes() {
     std::lock_guard lock(mutex_);
     return size_;
+}
+
+uint64_t StreamDirection::position() {
+    std::lock_guard lock(mutex_);
+    return position_;
 }
 
 bool StreamDirection::writable(size_t limit) {

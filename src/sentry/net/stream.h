@@ -29,6 +29,10 @@ class StreamDirection {
     };
     // Takes what fits below `limit` bytes. `passenger` (may be null) rides on the bytes written.
     Progress write(IoBuffer& from, size_t limit, const Ref<Passenger>& passenger);
+    // The same; when the last of `rest` bytes is in, tells where the stream ends and what that byte is, before the
+    // reader can see it.
+    Progress write_marked(IoBuffer& from, size_t limit, size_t rest,
+                          const std::function<void(uint64_t, std::byte)>& mark);
 
     // What a read has come across so far, kept over the several steps of one recvmsg.
     struct Reading {
@@ -40,7 +44,7 @@ class StreamDirection {
         Ref<PassedFiles> files;  // that rode on the bytes read
         size_t peeked = 0;       // bytes that the steps before have seen
     };
-    Progress read(IoBuffer& into, Reading& reading);
+    Progress read(IoBuffer& into, Reading& reading, size_t most = SIZE_MAX);
     // As a read that throws away what it reads (MSG_TRUNC of TCP).
     Progress skip(size_t size, Reading& reading);
 
@@ -53,6 +57,8 @@ class StreamDirection {
     bool ended();
     bool reader_gone();
     size_t bytes();
+    // In the stream, of the next byte to be read.
+    uint64_t position();
     // Whether a poller may write. If not, it is told when it may.
     bool writable(size_t limit);
     // The passed files in it, for the search for cycles; and taken out when their sockets are garbage.
@@ -67,6 +73,7 @@ class StreamDirection {
     };
     template <typename Move>
     Progress read_by(size_t want, Reading& reading, Move move);
+    Progress write_locked(IoBuffer& from, size_t limit);
     void reserve_locked(size_t size);
     void drop_locked(size_t size);
     bool wakes_writer_locked();

@@ -54,6 +54,16 @@ SysResult<std::string> mounts_text(Task& reader, Task& about, bool mountinfo);
 // /proc/PID/net, of the reading task's network namespace (process_net.cc).
 void add_network_files(SyntheticDirectory& directory, Ref<ProcFileSystem> files);
 
+// /proc/sys/net (net_sysctl.cc): of the network namespace of whoever reads or writes.
+struct NetworkSetting {
+    std::string path;
+    TextFile::Make make;
+    TextFile::Take take;  // null: read-only
+};
+std::vector<NetworkSetting> network_settings();
+// Without white space around it.
+std::string_view trimmed(std::string_view text);
+
 // The task of a process that stands for it; null once it has ended.
 Ref<Task> leader_of(Kernel& kernel, Process& process);
 

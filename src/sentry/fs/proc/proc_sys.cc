@@ -6,20 +6,20 @@
 #include <map>
 #include <memory>
 
-#include "base/guarded.h"
 #include "sentry/fs/proc/proc.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/namespaces.h"
 #include "sentry/kernel/task.h"
 
 namespace casemate::sentry {
-namespace {
 
 std::string_view trimmed(std::string_view text) {
     while (!text.empty() && (text.back() == '\n' || text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
     while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
     return text;
 }
+
+namespace {
 
 // Settings with a value of their own that nothing in this kernel depends on being otherwise: readable, and writable
 // where Linux lets a container's root write them.
@@ -92,30 +92,6 @@ constexpr Setting kSettings[] = {
     {"vm/overcommit_ratio", "50"},
     {"vm/swappiness", "60"},
     {"vm/vfs_cache_pressure", "100"},
-    {"net/core/somaxconn", "4096"},
-    {"net/core/rmem_default", "212992"},
-    {"net/core/rmem_max", "212992"},
-    {"net/core/wmem_default", "212992"},
-    {"net/core/wmem_max", "212992"},
-    {"net/core/optmem_max", "131072"},
-    {"net/ipv4/ip_local_port_range", "32768\t60999"},
-    {"net/ipv4/ip_unprivileged_port_start", "1024"},
-    {"net/ipv4/tcp_fin_timeout", "60"},
-    {"net/ipv4/tcp_keepalive_intvl", "75"},
-    {"net/ipv4/tcp_keepalive_probes", "9"},
-    {"net/ipv4/tcp_keepalive_time", "7200"},
-    {"net/ipv4/tcp_max_syn_backlog", "1024"},
-    {"net/ipv4/tcp_rmem", "4096\t131072\t6291456"},
-    {"net/ipv4/tcp_wmem", "4096\t16384\t4194304"},
-    {"net/ipv4/tcp_sack", "1"},
-    {"net/ipv4/tcp_timestamps", "1"},
-    {"net/ipv4/tcp_window_scaling", "1"},
-    {"net/ipv4/tcp_congestion_control", "cubic"},
-    {"net/ipv4/tcp_available_congestion_control", "reno cubic"},
-    {"net/ipv6/bindv6only", "0"},
-    {"net/ipv6/conf/all/disable_ipv6", "0"},
-    {"net/ipv6/conf/default/disable_ipv6", "0"},
-    {"net/unix/max_dgram_qlen", "512"},
 };
 
 // RFC 4122, version 4.
@@ -160,30 +136,8 @@ Ref<Inode> make_sys_directory(Ref<ProcFileSystem> files) {
     for (const Setting& setting : kSettings)
         add(setting.path, 0444,
             [value = setting.value](Task&) -> SysResult<std::string> { return std::string(value) + "\n"; });
-    // Settings of what a pod without interfaces cannot do (answer pings, forward, defend a listening port against
-    // floods): a container may set them, and they are kept for whoever reads them.
-    struct Kept {
-        const char* path;
-        const char* value;
-    };
-    static constexpr Kept kKept[] = {{"net/ipv4/ping_group_range", "1\t0"},
-                                     {"net/ipv4/ip_forward", "0"},
-                                     {"net/ipv4/tcp_syncookies", "1"},
-                                     {"net/ipv6/conf/all/forwarding", "0"}};
-    for (const Kept& one : kKept) {
-        auto value = std::make_shared<Guarded<std::string>>(one.value);
-        add(
-            one.path, 0644, [value](Task&) -> SysResult<std::string> { return *value->lock() + "\n"; },
-            [value](Task& task, std::string_view text) -> SysResult<void> {
-                if (!task.has_capability(12 /* CAP_NET_ADMIN */)) return Errno(EPERM);
-                text = trimmed(text);
-                if (text.empty() || text.size() > 64 ||
-                    text.find_first_not_of("0123456789 \t") != std::string_view::npos)
-                    return Errno(EINVAL);
-                *value->lock() = std::string(text);
-                return {};
-            });
-    }
+    for (NetworkSetting& setting : network_settings())
+        add("net/" + setting.path, setting.take ? 0644 : 0444, std::move(setting.make), std::move(setting.take));
     const KernelOptions& options = files->kernel().options();
     add("kernel/osrelease", 0444, [&options](Task&) -> SysResult<std::string> { return options.release + "\n"; });
     add("kernel/version", 0444, [&options](Task&) -> SysResult<std::string> { return options.version + "\n"; });

@@ -339,7 +339,6 @@ void DatagramSocket::describe(const Packet& packet, ReceiveRequest& request) {
 }
 
 SysResult<size_t> DatagramSocket::receive(Task& task, ReceiveRequest& request) {
-    if (request.flags & MSG_OOB) return Errno(EOPNOTSUPP);
     if (request.flags & MSG_ERRQUEUE) return receive_error(request);
     bool peek = request.flags & MSG_PEEK;
     int offset = peek_offset_.load(std::memory_order_relaxed);
@@ -373,13 +372,12 @@ SysResult<size_t> DatagramSocket::receive(Task& task, ReceiveRequest& request) {
 
 SysResult<void> DatagramSocket::shutdown(int how) {
     if (how < SHUT_RD || how > SHUT_RDWR) return Errno(EINVAL);
-    {
-        std::lock_guard lock(mutex_);
-        if (!connected_) return Errno(ENOTCONN);
-    }
+    // Refused without a peer, but done all the same: it wakes those who wait.
     if (how != SHUT_WR) receive_shut_ = true;
     if (how != SHUT_RD) send_shut_ = true;
     waiters()->everything();
+    std::lock_guard lock(mutex_);
+    if (!connected_) return Errno(ENOTCONN);
     return {};
 }
 

@@ -51,7 +51,7 @@ constexpr Number kIpNumbers[] = {
     {IP_FREEBIND, 0, 1, 0, kSwitch},
     {IP_NODEFRAG, 0, 1, 0, kSwitch | kRaw},
     {IP_BIND_ADDRESS_NO_PORT, 0, 1, 0, kSwitch},
-    {IP_RECVFRAGSIZE, 0, 1, 0, kExact | kDatagram},
+    {IP_RECVFRAGSIZE, 0, 1, 0, kSwitch | kDatagram},
     {IP_CHECKSUM, 0, 1, 0, kSwitch},
     {IP_MULTICAST_TTL, 0, 255, 1, kDatagram | kUnset},
     {IP_MULTICAST_LOOP, 0, 1, 1, kSwitch},
@@ -120,6 +120,7 @@ SysResult<bool> InetSocket::set_family_option(Task& task, int level, int name, s
         keep_option(level, name, mtu);
         return true;
     }
+    if (!v6_level && name == IP_MULTICAST_IF) return Errno(type() == SOCK_STREAM ? EINVAL : ENOPROTOOPT);
     if (!v6_level && name == IP_OPTIONS) {
         // Kept for packets that leave; the loopback's show them to nobody.
         if (value.size() > kMostIpOptions) return Errno(EINVAL);
@@ -149,7 +150,7 @@ SysResult<bool> InetSocket::set_family_option(Task& task, int level, int name, s
 SysResult<OptionBytes> InetSocket::get_family_option(Task&, int level, int name, size_t room) {
     if (level != IPPROTO_IP && level != IPPROTO_IPV6) return OptionBytes();
     bool v6_level = level == IPPROTO_IPV6;
-    if (v6_level && !v6()) return Errno(ENOPROTOOPT);
+    if (v6_level && !v6()) return Errno(EOPNOTSUPP);
     if (v6_level && name == IPV6_V6ONLY) return OptionBytes(option_bytes<int>(v6_only()));
     if (!v6_level && name == IP_OPTIONS) {
         std::lock_guard lock(kept_mutex_);
@@ -164,10 +165,12 @@ SysResult<OptionBytes> InetSocket::get_family_option(Task&, int level, int name,
             source = local_.address;
         }
         RouteChoice way = TRY(route(peer, source));
-        return OptionBytes(option_bytes<int>(static_cast<int>(way.mtu)));
+        // An IPv4 packet is no longer than its header can say.
+        uint32_t mtu = v6_level ? way.mtu : std::min<uint32_t>(way.mtu, 0xffff);
+        return OptionBytes(option_bytes<int>(static_cast<int>(mtu)));
     }
     const Number* known = v6_level ? find(kIpv6Numbers, name) : find(kIpNumbers, name);
-    if (known == nullptr || (known->kind & kRaw && type() != SOCK_RAW)) return Errno(ENOPROTOOPT);
+    if (known == nullptr) return Errno(ENOPROTOOPT);
     int number = option(level, name, known->fallback);
     if (!v6_level && room > 0 && room < sizeof(int) && number >= 0 && number <= 255)
         return OptionBytes(option_bytes<uint8_t>(static_cast<uint8_t>(number)));

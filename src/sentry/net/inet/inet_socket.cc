@@ -4,6 +4,8 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
+#include "sentry/net/inet/ping_socket.h"
+#include "sentry/net/inet/raw_socket.h"
 #include "sentry/net/inet/tcp_socket.h"
 #include "sentry/net/inet/udp_socket.h"
 #include "sentry/net/network.h"
@@ -12,7 +14,7 @@ namespace casemate::sentry {
 namespace {
 
 constexpr size_t kShortIpv6Address = 24;  // without sin6_scope_id
-constexpr uint16_t kFirstUnprivilegedPort = 1024;
+constexpr int kProtocols = 256;           // IPPROTO_MAX, without MPTCP
 
 }  // namespace
 
@@ -23,11 +25,16 @@ InetSocket::InetSocket(int family, int type, int protocol, Ref<Network> network,
 InetSocket::~InetSocket() { ports().release(*this); }
 
 PortTable& InetSocket::ports() {
+    if (type() == SOCK_RAW) return network().raw_sockets();
     switch (protocol()) {
         case IPPROTO_TCP:
             return network().tcp_ports();
         case IPPROTO_UDPLITE:
             return network().udplite_ports();
+        case IPPROTO_ICMP:
+            return network().ping_ports();
+        case IPPROTO_ICMPV6:
+            return network().ping6_ports();
         default:
             return network().udp_ports();
     }
@@ -111,7 +118,8 @@ SysResult<void> InetSocket::bind(Task& task, const SocketAddress& address) {
         bool group = type() != SOCK_STREAM && (kind == RTN_MULTICAST || kind == RTN_BROADCAST);
         if (kind != RTN_LOCAL && !group) return Errno(EADDRNOTAVAIL);
     }
-    if (wanted.port != 0 && wanted.port < kFirstUnprivilegedPort && !task.has_capability(CAP_NET_BIND_SERVICE))
+    if (wanted.port != 0 && wanted.port < network().settings().unprivileged_port_start &&
+        !task.has_capability(CAP_NET_BIND_SERVICE))
         return Errno(EACCES);
     std::lock_guard lock(mutex_);
     if (bound_) return Errno(EINVAL);
@@ -140,12 +148,15 @@ int InetSocket::option(int level, int name, int fallback) {
 }
 void InetSocket::inherit_kept(InetSocket& from) {
     decltype(kept_) copy;
+    decltype(ip_options_) options;
     {
         std::lock_guard lock(from.kept_mutex_);
         copy = from.kept_;
+        options = from.ip_options_;
     }
     std::lock_guard lock(kept_mutex_);
     kept_ = std::move(copy);
+    ip_options_ = std::move(options);
 }
 void InetSocket::keep_option(int level, int name, int value) {
     std::lock_guard lock(kept_mutex_);
@@ -154,22 +165,31 @@ void InetSocket::keep_option(int level, int name, int value) {
 
 SysResult<Ref<Socket>> create_inet_socket(Ref<Network> network, Task& task, int domain, int type, int protocol) {
     uint32_t uid = task.credentials().fsuid;
+    if (protocol < 0 || protocol >= kProtocols) return Errno(EINVAL);
+    bool ping = protocol == (domain == AF_INET ? static_cast<int>(IPPROTO_ICMP) : static_cast<int>(IPPROTO_ICMPV6));
     switch (type) {
         case SOCK_STREAM:
             if (protocol != 0 && protocol != IPPROTO_TCP) return Errno(EPROTONOSUPPORT);
             return Ref<Socket>(make_ref<TcpSocket>(domain, std::move(network), uid));
         case SOCK_DGRAM:
-            // Sockets for ping are for a range of groups, which is empty by default.
-            if (protocol == (domain == AF_INET ? static_cast<int>(IPPROTO_ICMP) : static_cast<int>(IPPROTO_ICMPV6)))
-                return Errno(EACCES);
+            if (ping) {
+                auto allowed = network->settings().ping_groups();
+                bool in_range = false;
+                auto look = [&](uint32_t group) {
+                    in_range = in_range || (group >= allowed.first && group <= allowed.second);
+                };
+                look(task.credentials().fsgid);
+                for (uint32_t group : task.credentials().groups) look(group);
+                if (!in_range) return Errno(EACCES);
+                return Ref<Socket>(make_ref<PingSocket>(domain, std::move(network), uid));
+            }
             if (protocol == 0) protocol = IPPROTO_UDP;
             if (protocol != IPPROTO_UDP && protocol != IPPROTO_UDPLITE) return Errno(EPROTONOSUPPORT);
             return Ref<Socket>(make_ref<UdpSocket>(domain, protocol, std::move(network), uid));
         case SOCK_RAW:
+            if (protocol == 0) return Errno(EPROTONOSUPPORT);
             if (!task.has_capability(CAP_NET_RAW)) return Errno(EPERM);
-            return Errno(EPROTONOSUPPORT);
-        case SOCK_SEQPACKET:
-        case SOCK_RDM:
+            return Ref<Socket>(make_ref<RawSocket>(domain, protocol, std::move(network), uid));
         default:
             return Errno(ESOCKTNOSUPPORT);
     }

@@ -57,6 +57,7 @@ class InetSocket : public Socket {
     // Options kept as numbers, because they have no effect on the loopback or are looked up where they have.
     int option(int level, int name, int fallback);
     void keep_option(int level, int name, int value);
+    // An accepted connection starts with what its listener was told.
     void inherit_kept(InetSocket& from);
     // Some option has asked for control messages, at some time.
     bool asks_for_control() const { return asks_for_control_.load(std::memory_order_relaxed); }

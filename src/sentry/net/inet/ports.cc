@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "sentry/net/inet/inet_socket.h"
+#include "sentry/net/network.h"
 
 namespace casemate::sentry {
 namespace {
@@ -41,6 +42,34 @@ bool PortTable::conflicts_locked(InetSocket& socket, const InetEndpoint& wanted)
     return false;
 }
 
+bool PortTable::waits_locked(InetSocket& socket, const InetEndpoint& wanted) {
+    Nanoseconds now = monotonic_now();
+    while (!waiting_.empty() && waiting_.front().until <= now) waiting_.pop_front();
+    return std::any_of(waiting_.begin(), waiting_.end(), [&](const Waiting& one) {
+        if (one.local.port != wanted.port) return false;
+        if (!overlap(wanted.address, socket.v6_only(), one.local.address, false)) return false;
+        return !(socket.has(kReuseAddress) && one.reuse);
+    });
+}
+
+void PortTable::add_waiting(const InetEndpoint& local, const InetEndpoint& peer, bool reuse) {
+    std::lock_guard lock(mutex_);
+    if (waiting_.size() >= kMostWaiting) waiting_.pop_front();
+    waiting_.push_back({local, peer, reuse, monotonic_now() + kTimeWait});
+}
+
+void PortTable::drop_waiting(const InetEndpoint& local, const InetEndpoint& peer) {
+    std::lock_guard lock(mutex_);
+    std::erase_if(waiting_, [&](const Waiting& one) { return one.local == local && one.peer == peer; });
+}
+
+std::vector<PortTable::Waiting> PortTable::waiting() {
+    std::lock_guard lock(mutex_);
+    Nanoseconds now = monotonic_now();
+    while (!waiting_.empty() && waiting_.front().until <= now) waiting_.pop_front();
+    return {waiting_.begin(), waiting_.end()};
+}
+
 void PortTable::insert_locked(InetSocket& socket, const InetEndpoint& local) {
     socket.local_ = local;
     socket.bound_ = true;
@@ -50,21 +79,22 @@ void PortTable::insert_locked(InetSocket& socket, const InetEndpoint& local) {
 SysResult<uint16_t> PortTable::bind(InetSocket& socket, const InetEndpoint& wanted) {
     std::lock_guard lock(mutex_);
     if (wanted.port != 0) {
-        if (conflicts_locked(socket, wanted)) return Errno(EADDRINUSE);
+        if (conflicts_locked(socket, wanted) || waits_locked(socket, wanted)) return Errno(EADDRINUSE);
         insert_locked(socket, wanted);
         return wanted.port;
     }
-    constexpr uint32_t kCount = kLastEphemeral - kFirstEphemeral + 1;
+    auto [first, last] = socket.network().settings().port_range();
+    uint32_t count = uint32_t{last} - first + 1;
     if (next_ == 0 && getrandom(&next_, sizeof(next_), GRND_NONBLOCK) < 0) next_ = 1;
-    for (uint32_t i = 0; i < kCount; i++) {
-        auto port = static_cast<uint16_t>(kFirstEphemeral + next_++ % kCount);
+    for (uint32_t i = 0; i < count; i++) {
+        auto port = static_cast<uint16_t>(first + next_++ % count);
         InetEndpoint candidate{wanted.address, port};
         if (by_port_.contains(port)) continue;
         insert_locked(socket, candidate);
         return port;
     }
-    for (uint32_t i = 0; i < kCount; i++) {
-        InetEndpoint candidate{wanted.address, static_cast<uint16_t>(kFirstEphemeral + next_++ % kCount)};
+    for (uint32_t i = 0; i < count; i++) {
+        InetEndpoint candidate{wanted.address, static_cast<uint16_t>(first + next_++ % count)};
         if (conflicts_locked(socket, candidate)) continue;
         insert_locked(socket, candidate);
         return candidate.port;
@@ -80,7 +110,8 @@ SysResult<uint16_t> PortTable::bind_ephemeral(InetSocket& socket, const InetAddr
     }
     // All ports are taken: one that is not used for this peer, and not listened on.
     std::lock_guard lock(mutex_);
-    for (uint32_t number = kFirstEphemeral; number <= kLastEphemeral; number++) {
+    auto [first, last] = socket.network().settings().port_range();
+    for (uint32_t number = first; number <= last; number++) {
         auto candidate = static_cast<uint16_t>(number);
         auto& users = by_port_[candidate];
         bool free = std::none_of(users.begin(), users.end(), [&](InetSocket* other) {
@@ -107,7 +138,7 @@ void PortTable::set_peer(InetSocket& socket, const InetEndpoint& local, const In
     std::lock_guard lock(mutex_);
     socket.local_.address = local.address;
     socket.peer_ = peer;
-    socket.has_peer_ = peer.port != 0;
+    socket.has_peer_ = peer.port != 0 || !peer.address.is_any();
 }
 
 SysResult<void> PortTable::listen(InetSocket& socket) {
@@ -169,7 +200,8 @@ Ref<InetSocket> PortTable::find(const InetEndpoint& to, const InetEndpoint& from
         else if (!overlap(socket->local_.address, socket->v6_only(), to.address, false))
             continue;
         if (datagram && socket->has_peer_) {
-            if (socket->peer_ != from) continue;
+            if (socket->peer_.address != from.address || (socket->peer_.port != 0 && socket->peer_.port != from.port))
+                continue;
             score += 16;
         }
         // A socket of the address's own family goes before a dual one.
@@ -187,6 +219,37 @@ Ref<InetSocket> PortTable::find(const InetEndpoint& to, const InetEndpoint& from
         if (socket->try_ref()) return Ref<InetSocket>::adopt(socket);
     }
     return nullptr;
+}
+
+SysResult<void> PortTable::bind_raw(InetSocket& socket, const InetAddress& local) {
+    std::lock_guard lock(mutex_);
+    if (socket.bound_)
+        socket.local_.address = local;
+    else
+        insert_locked(socket, {local, 0});
+    return {};
+}
+
+std::vector<Ref<InetSocket>> PortTable::find_raw(int protocol, const InetAddress& to, const InetAddress& from,
+                                                 int link) {
+    std::vector<Ref<InetSocket>> all;
+    std::lock_guard lock(mutex_);
+    auto it = by_port_.find(0);
+    if (it == by_port_.end()) return all;
+    for (InetSocket* socket : it->second) {
+        if (socket->protocol() != protocol) continue;
+        if (!socket->local_.address.is_any() && socket->local_.address != to) continue;
+        if (socket->has_peer_ && socket->peer_.address != from) continue;
+        int bound = socket->options().bound_device;
+        if (bound != 0 && bound != link) continue;
+        if (socket->try_ref()) all.push_back(Ref<InetSocket>::adopt(socket));
+    }
+    return all;
+}
+
+bool PortTable::empty() {
+    std::lock_guard lock(mutex_);
+    return by_port_.empty();
 }
 
 void PortTable::for_each(const std::function<void(InetSocket&)>& visit) {

@@ -2,6 +2,7 @@
 // in. It does not own sockets; they leave it before they die.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <mutex>
 #include <unordered_map>
@@ -9,6 +10,7 @@
 
 #include "base/ref.h"
 #include "base/result.h"
+#include "sentry/kernel/clock.h"
 #include "sentry/net/inet/endpoint.h"
 
 namespace casemate::sentry {
@@ -17,8 +19,6 @@ class InetSocket;
 
 class PortTable {
   public:
-    static constexpr uint16_t kFirstEphemeral = 32768, kLastEphemeral = 60999;
-
     // Binds to `wanted` (port 0: an ephemeral one); the port. EADDRINUSE.
     SysResult<uint16_t> bind(InetSocket& socket, const InetEndpoint& wanted);
     // For a connection: an ephemeral port for `local`'s address that nobody has together with `peer`. EADDRNOTAVAIL.
@@ -30,19 +30,38 @@ class PortTable {
     SysResult<void> listen(InetSocket& socket);
     void release(InetSocket& socket);
 
+    // TIME_WAIT: the end of a connection that closed first keeps its port for a while from those who do not say that
+    // they reuse it. `reuse`: it did.
+    struct Waiting {
+        InetEndpoint local, peer;
+        bool reuse;
+        Nanoseconds until;
+    };
+    void add_waiting(const InetEndpoint& local, const InetEndpoint& peer, bool reuse);
+    void drop_waiting(const InetEndpoint& local, const InetEndpoint& peer);
+    std::vector<Waiting> waiting();
+
     // Who gets what comes for `to` from `from`: a TCP listener, or (`datagram`) a UDP socket. Null: nobody.
     // `link`: that it came by, for sockets bound to one.
     Ref<InetSocket> find(const InetEndpoint& to, const InetEndpoint& from, bool datagram, int link);
     // Everybody who gets what comes for a group or to all.
     std::vector<Ref<InetSocket>> find_all(const InetEndpoint& to, const InetEndpoint& from, int link);
+    // Raw sockets: no ports (all are at 0), no conflicts. Also changes the address of one that is there.
+    SysResult<void> bind_raw(InetSocket& socket, const InetAddress& local);
+    std::vector<Ref<InetSocket>> find_raw(int protocol, const InetAddress& to, const InetAddress& from, int link);
+    bool empty();
     void for_each(const std::function<void(InetSocket&)>& visit);
 
   private:
+    static constexpr Nanoseconds kTimeWait = 60 * kSecond;
+    static constexpr size_t kMostWaiting = 8192;  // net.ipv4.tcp_max_tw_buckets, in small
+    bool waits_locked(InetSocket& socket, const InetEndpoint& wanted);
     bool conflicts_locked(InetSocket& socket, const InetEndpoint& wanted);
     void insert_locked(InetSocket& socket, const InetEndpoint& local);
 
     std::mutex mutex_;
     std::unordered_map<uint16_t, std::vector<InetSocket*>> by_port_;  // guarded by mutex_
+    std::deque<Waiting> waiting_;                                     // guarded by mutex_; by `until`
     uint32_t next_ = 0;                                               // guarded by mutex_
 };
 

@@ -1,4 +1,6 @@
 // Data on TCP connections over the loopback.
+#include <linux/sockios.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 
 #include <algorithm>
@@ -38,6 +40,7 @@ SysResult<size_t> TcpSocket::write_after_end(Task& task, const Attached& mine, c
     TcpConnection& connection = *mine.connection;
     if (!connection.reset[mine.side].exchange(true)) {
         connection.errors[mine.side] = EPIPE;  // the end had come before
+        ports().drop_waiting(connection.ends[1 - mine.side], connection.ends[mine.side]);
         size_t size = request.data.remaining();
         waiters()->everything();
         return size;
@@ -47,7 +50,7 @@ SysResult<size_t> TcpSocket::write_after_end(Task& task, const Attached& mine, c
 }
 
 SysResult<size_t> TcpSocket::send(Task& task, SendRequest& request) {
-    if (request.flags & (MSG_OOB | MSG_FASTOPEN)) return Errno(EOPNOTSUPP);
+    if (request.flags & MSG_FASTOPEN) return Errno(EOPNOTSUPP);
     Attached mine = attached();
     if (mine.outside) return send_outside(task, *mine.outside, request);
     if (!mine.connection) {
@@ -71,11 +74,16 @@ SysResult<size_t> TcpSocket::send(Task& task, SendRequest& request) {
     StreamDirection& outgoing = connection.bytes.outgoing(mine.side);
     size_t limit = send_limit(mine);
     size_t total = 0;
-    bool at_end = false;
+    bool at_end = false, urgent = request.flags & MSG_OOB;
+    size_t wanted = request.data.remaining();
     auto result = block(task, waiters()->queue, EPOLLOUT | EPOLLERR | EPOLLHUP, request.flags & MSG_DONTWAIT,
                         options_.send_timeout, [&]() -> std::optional<SysResult<size_t>> {
                             while (request.data.remaining() > 0) {
-                                auto progress = outgoing.write(request.data, limit, nullptr);
+                                auto progress = urgent ? outgoing.write_marked(request.data, limit, wanted - total,
+                                                                               [&](uint64_t end, std::byte last) {
+                                                                                   mark_urgent(mine, end, last);
+                                                                               })
+                                                       : outgoing.write(request.data, limit, nullptr);
                                 if (progress.ended) {
                                     at_end = true;
                                     return SysResult<size_t>(total);
@@ -87,13 +95,81 @@ SysResult<size_t> TcpSocket::send(Task& task, SendRequest& request) {
                             return SysResult<size_t>(total);
                         });
     if (at_end && total == 0) return write_after_end(task, mine, request);
+    if (total > 0 && request.flags & MSG_ZEROCOPY && has(kZeroCopy)) {
+        errors_.complete(zero_copies_.fetch_add(1));
+        waiters()->everything();
+    }
     if (!result.ok() && total > 0) return total;
     return result;
 }
 
+void TcpSocket::mark_urgent(const Attached& mine, uint64_t end, std::byte last) {
+    TcpConnection::Urgent& urgent = mine.connection->urgent[mine.side];
+    std::lock_guard lock(urgent.mutex);
+    urgent.valid = urgent.unread = true;
+    urgent.mark = end - 1;
+    urgent.byte = last;
+    urgent.sent = true;
+}
+
+size_t TcpSocket::up_to_mark(const Attached& mine, bool peek) {
+    TcpConnection::Urgent& urgent = mine.connection->urgent[1 - mine.side];
+    if (!urgent.sent.load(std::memory_order_acquire)) return SIZE_MAX;
+    StreamDirection& incoming = mine.connection->bytes.incoming(mine.side);
+    std::lock_guard lock(urgent.mutex);
+    uint64_t at = incoming.position();
+    if (!urgent.valid || urgent.mark < at) return SIZE_MAX;
+    if (urgent.mark > at) return urgent.mark - at;
+    // At the mark: the byte is part of the stream, or stepped over.
+    if (has(kOobInline)) return SIZE_MAX;
+    if (peek) return 0;
+    StreamDirection::Reading reading;
+    incoming.skip(1, reading);
+    return SIZE_MAX;
+}
+
+SysResult<size_t> TcpSocket::receive_urgent(const Attached& mine, ReceiveRequest& request) {
+    TcpConnection::Urgent& urgent = mine.connection->urgent[1 - mine.side];
+    std::lock_guard lock(urgent.mutex);
+    if (has(kOobInline) || !urgent.valid || !urgent.unread) return Errno(EINVAL);
+    request.out_flags |= MSG_OOB;
+    if (request.data.remaining() == 0) {
+        request.out_flags |= MSG_TRUNC;
+        return size_t{0};
+    }
+    size_t copied = TRY(request.data.copy_to(&urgent.byte, 1));
+    if (!(request.flags & MSG_PEEK)) urgent.unread = false;
+    return copied;
+}
+
+SysResult<int64_t> TcpSocket::ioctl(Task& task, uint64_t command, uint64_t argument) {
+    if (command != SIOCATMARK) return InetSocket::ioctl(task, command, argument);
+    Attached mine = attached();
+    int at_mark = 0;
+    if (mine.connection) {
+        TcpConnection::Urgent& urgent = mine.connection->urgent[1 - mine.side];
+        std::lock_guard lock(urgent.mutex);
+        at_mark = urgent.valid && urgent.mark == mine.connection->bytes.incoming(mine.side).position();
+    }
+    TRY(task.write(UserPtr<int32_t>(argument), at_mark));
+    return 0;
+}
+
 SysResult<size_t> TcpSocket::receive(Task& task, ReceiveRequest& request) {
     Attached mine = attached();
-    if (request.flags & MSG_ERRQUEUE) return Errno(EAGAIN);
+    if (request.flags & MSG_ERRQUEUE) {
+        int next = 0;
+        std::optional<QueuedError> error = errors_.take(next);
+        if (!error) return Errno(EAGAIN);
+        request.out_flags |= MSG_ERRQUEUE;
+        struct {
+            sock_extended_err what;
+            sockaddr_in6 offender;
+        } told{error->what, {}};
+        if (request.control != nullptr)
+            request.control->add(v6() ? IPPROTO_IPV6 : IPPROTO_IP, v6() ? IPV6_RECVERR : IP_RECVERR, told);
+        return size_t{0};
+    }
     if (mine.outside) return receive_outside(task, *mine.outside, request);
     if (!mine.connection) {
         if (int error = take_error(); error != 0) return Errno(error);
@@ -113,7 +189,7 @@ SysResult<size_t> TcpSocket::receive(Task& task, ReceiveRequest& request) {
             return Errno(error != 0 ? error : ENOTCONN);
         }
     }
-    if (request.flags & MSG_OOB) return Errno(EINVAL);  // no urgent data came
+    if (request.flags & MSG_OOB) return receive_urgent(mine, request);
     if (request.from != nullptr) request.from->size = 0;
     TcpConnection& connection = *mine.connection;
     StreamDirection& incoming = connection.bytes.incoming(mine.side);
@@ -126,28 +202,34 @@ SysResult<size_t> TcpSocket::receive(Task& task, ReceiveRequest& request) {
                         ? wanted
                         : std::min<size_t>(options_.receive_low_water.load(std::memory_order_relaxed), wanted);
     size_t total = 0;
-    auto result = block(
-        task, waiters()->queue, EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLRDHUP, request.flags & MSG_DONTWAIT,
-        options_.receive_timeout, [&]() -> std::optional<SysResult<size_t>> {
-            while (true) {
-                auto progress = discard ? incoming.skip(wanted - total, reading) : incoming.read(request.data, reading);
-                total += progress.bytes;
-                if (progress.error != 0) return SysResult<size_t>(Errno(progress.error));
-                if (total >= target) return SysResult<size_t>(total);
-                if (progress.bytes > 0) continue;
-                bool over = progress.ended || receive_shut_.load(std::memory_order_relaxed) ||
-                            connection.reset[mine.side].load(std::memory_order_relaxed);
-                if (total > 0) {
-                    if (over) return SysResult<size_t>(total);
-                    return std::nullopt;
-                }
-                // An end that came in order is no error, whatever followed it.
-                if (int error = connection.errors[mine.side]; error != 0 && error != EPIPE)
-                    return SysResult<size_t>(Errno(take_connection_error(mine)));
-                if (over) return SysResult<size_t>(size_t{0});
-                return std::nullopt;
-            }
-        });
+    auto result =
+        block(task, waiters()->queue, EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLRDHUP, request.flags & MSG_DONTWAIT,
+              options_.receive_timeout, [&]() -> std::optional<SysResult<size_t>> {
+                  while (true) {
+                      // A read ends at an urgent mark that lies ahead.
+                      size_t most = up_to_mark(mine, reading.peek);
+                      if (reading.peek && most != SIZE_MAX) most -= std::min(most, reading.peeked);
+                      if (most != SIZE_MAX && total > 0 && !reading.peek && most == 0) return SysResult<size_t>(total);
+                      auto progress = discard ? incoming.skip(std::min(wanted - total, most), reading)
+                                              : incoming.read(request.data, reading, most);
+                      total += progress.bytes;
+                      if (progress.bytes > 0 && progress.bytes == most) return SysResult<size_t>(total);
+                      if (progress.error != 0) return SysResult<size_t>(Errno(progress.error));
+                      if (total >= target) return SysResult<size_t>(total);
+                      if (progress.bytes > 0) continue;
+                      bool over = progress.ended || receive_shut_.load(std::memory_order_relaxed) ||
+                                  connection.reset[mine.side].load(std::memory_order_relaxed);
+                      if (total > 0) {
+                          if (over) return SysResult<size_t>(total);
+                          return std::nullopt;
+                      }
+                      // An end that came in order is no error, whatever followed it.
+                      if (int error = connection.errors[mine.side]; error != 0 && error != EPIPE)
+                          return SysResult<size_t>(Errno(take_connection_error(mine)));
+                      if (over) return SysResult<size_t>(size_t{0});
+                      return std::nullopt;
+                  }
+              });
     if (!result.ok() && total > 0) return total;
     return result;
 }
@@ -164,6 +246,7 @@ uint32_t TcpSocket::poll_events() {
             case State::kConnecting:
                 return error;
             default:
+                if (receive_shut_) error |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
                 return error | EPOLLOUT | EPOLLWRNORM | EPOLLHUP;
         }
     }
@@ -178,6 +261,12 @@ uint32_t TcpSocket::poll_events() {
     if (receive_over && send_over) events |= EPOLLHUP;
     if (receive_over) events |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
     if (incoming.readable()) events |= EPOLLIN | EPOLLRDNORM;
+    if (!errors_.empty()) events |= EPOLLERR;
+    if (connection.urgent[1 - mine.side].sent.load(std::memory_order_acquire)) {
+        TcpConnection::Urgent& urgent = connection.urgent[1 - mine.side];
+        std::lock_guard lock(urgent.mutex);
+        if (urgent.valid && urgent.unread) events |= EPOLLPRI;
+    }
     if (send_over || outgoing.writable(send_limit(mine))) events |= EPOLLOUT | EPOLLWRNORM;
     return events;
 }

@@ -11,7 +11,6 @@
 namespace casemate::sentry {
 namespace {
 
-constexpr int kMostBacklog = 4096;     // net.core.somaxconn
 constexpr size_t kMostWaiting = 4096;  // connecters beyond a full queue; more are refused
 
 }  // namespace
@@ -36,7 +35,8 @@ SysResult<void> TcpSocket::listen(Task&, int backlog) {
     {
         std::lock_guard lock(mutex_);
         if (state_ != State::kClosed && state_ != State::kListening) return Errno(EINVAL);
-        backlog_ = static_cast<size_t>(backlog < 0 || backlog > kMostBacklog ? kMostBacklog : backlog);
+        uint32_t most = network().settings().most_backlog;
+        backlog_ = std::min(static_cast<uint32_t>(backlog), most);  // a negative number is a large one
         if (state_ == State::kClosed) {
             if (!bound_locked()) TRY(ports().bind(*this, {any(), 0}));
             TRY(ports().listen(*this));
@@ -50,6 +50,7 @@ SysResult<void> TcpSocket::listen(Task&, int backlog) {
 void TcpSocket::establish_locked(TcpSocket& client) {
     auto child = make_ref<TcpSocket>(family(), Ref<Network>(&network()), uid());
     child->inherit_options(*this);
+    child->inherit_kept(*this);
     child->buffers_chosen_ = buffers_chosen_.load();
     auto connection = make_ref<TcpConnection>(client, *child);
     connection->ends[0] = client.local_;
@@ -235,8 +236,18 @@ void TcpSocket::end_connection(const Attached& mine, bool abort) {
             connection.errors[other] = half_closed ? EPIPE : ECONNRESET;
         }
     }
+    bool reset = connection.reset[0] || connection.reset[1];
     incoming.close_reader();
-    connection.bytes.outgoing(mine.side).end();
+    end_outgoing(mine);
+    // Only the end that closed first waits, and none after a reset.
+    if (!abort && !reset && connection.first_end == mine.side)
+        ports().add_waiting(connection.ends[mine.side], connection.ends[other], has(kReuseAddress));
+}
+
+void TcpSocket::end_outgoing(const Attached& mine) {
+    int nobody = -1;
+    mine.connection->first_end.compare_exchange_strong(nobody, mine.side);
+    mine.connection->bytes.outgoing(mine.side).end();
 }
 
 SysResult<void> TcpSocket::disconnect() {
@@ -281,7 +292,12 @@ SysResult<void> TcpSocket::shutdown(int how) {
         std::deque<Ref<TcpSocket>> pending, waiting;
         {
             std::lock_guard lock(mutex_);
-            if (state_ != State::kListening) return Errno(ENOTCONN);
+            if (state_ != State::kListening) {
+                // Refused, but done all the same: it wakes those who poll.
+                if (how != SHUT_WR) receive_shut_ = true;
+                if (how != SHUT_RD) send_shut_ = true;
+                return Errno(ENOTCONN);
+            }
             if (how == SHUT_WR) return {};
             // A listener that reads no more listens no more.
             state_ = State::kClosed;
@@ -295,7 +311,7 @@ SysResult<void> TcpSocket::shutdown(int how) {
         return {};
     }
     if (how != SHUT_WR) receive_shut_ = true;
-    if (how != SHUT_RD && !send_shut_.exchange(true)) mine.connection->bytes.outgoing(mine.side).end();
+    if (how != SHUT_RD && !send_shut_.exchange(true)) end_outgoing(mine);
     waiters()->everything();
     return {};
 }

@@ -6,6 +6,7 @@
 
 struct tcp_info;
 
+#include "sentry/net/inet/error_queue.h"
 #include "sentry/net/inet/inet_socket.h"
 #include "sentry/net/stack/stack.h"
 #include "sentry/net/stream.h"
@@ -22,6 +23,18 @@ class TcpConnection final : public RefCounted {
     // A reset that has reached side n and the error it left there.
     std::atomic<bool> reset[2] = {false, false};
     std::atomic<int> errors[2] = {0, 0};
+    // Who ended its direction first; -1: nobody yet.
+    std::atomic<int> first_end{-1};
+    // The urgent byte that side n sent last: where it lies in the stream, and whether it is still to be read. One past
+    // `mark` is not urgent any more.
+    struct Urgent {
+        std::atomic<bool> sent{false};  // ever: spares readers the lock
+        SmallMutex mutex;
+        bool valid = false, unread = false;  // guarded by mutex, as is all below
+        uint64_t mark = 0;
+        std::byte byte{};
+    };
+    Urgent urgent[2];
 };
 
 class TcpSocket final : public InetSocket, public stack::Listener {
@@ -41,6 +54,7 @@ class TcpSocket final : public InetSocket, public stack::Listener {
     uint32_t poll_events() override;
     SysResult<size_t> unread() override;
     SysResult<size_t> unsent() override;
+    SysResult<int64_t> ioctl(Task& task, uint64_t command, uint64_t argument) override;
     void closed() override;
     Status status() override;
     void options_changed() override;
@@ -69,6 +83,12 @@ class TcpSocket final : public InetSocket, public stack::Listener {
     void refused();
     void end_connection(const Attached& mine, bool abort);
     size_t send_limit(const Attached& mine);
+    // Ends the direction that this side writes to.
+    void end_outgoing(const Attached& mine);
+    SysResult<size_t> receive_urgent(const Attached& mine, ReceiveRequest& request);
+    // Before a read: how much may be read up to a mark (SIZE_MAX: no mark ahead); steps over an urgent byte.
+    size_t up_to_mark(const Attached& mine, bool peek);
+    void mark_urgent(const Attached& mine, uint64_t end, std::byte last);
     int take_connection_error(const Attached& mine);
     SysResult<size_t> write_after_end(Task& task, const Attached& mine, const SendRequest& request);
     int tcp_state(const Attached& mine);
@@ -93,6 +113,7 @@ class TcpSocket final : public InetSocket, public stack::Listener {
     std::deque<Ref<TcpSocket>> waiting_;  // connecting, no place in pending_ yet
     Ref<TcpSocket> target_;               // the listener whose waiting_ this is in
 
+    ErrorQueue errors_;  // completions of MSG_ZEROCOPY
     SmallMutex attached_mutex_;
     Attached attached_;  // guarded by attached_mutex_
     std::atomic<bool> receive_shut_{false}, send_shut_{false};

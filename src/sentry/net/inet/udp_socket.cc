@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "sentry/net/inet/local_ip.h"
 #include "sentry/net/link/wire.h"
 #include "sentry/net/network.h"
 
@@ -105,8 +106,10 @@ SysResult<void> UdpSocket::transmit(const Outgoing& out, Packet data) {
     bool v4 = out.to.address.is_v4();
     size_t quoted = std::min(packet.size, v4 ? kQuotedIpv4 : kQuotedIpv6);
     bool told = option(v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? static_cast<int>(IP_RECVERR) : IPV6_RECVERR, 0) != 0;
-    if (told) error.data.assign(packet.data.get(), packet.data.get() + quoted);
+    bool watched = !network().raw_sockets().empty();
+    if (told || watched) error.data.assign(packet.data.get(), packet.data.get() + quoted);
     if (deliver_datagram(ports(), packet, out.way.type)) return {};
+    if (watched) deliver_port_unreachable(network(), static_cast<uint8_t>(protocol()), packet, error.data);
     error.what.ee_errno = ECONNREFUSED;
     error.what.ee_origin = v4 ? SO_EE_ORIGIN_ICMP : SO_EE_ORIGIN_ICMP6;
     error.what.ee_type = v4 ? ICMP_DEST_UNREACH : ICMP6_DST_UNREACH;

@@ -105,6 +105,7 @@ SysResult<void> answer_inet(const NetlinkRequest& request, NetlinkReply& reply) 
                        : wanted.sdiag_protocol == IPPROTO_UDP     ? &network.udp_ports()
                        : wanted.sdiag_protocol == IPPROTO_UDPLITE ? &network.udplite_ports()
                                                                   : nullptr;
+    if (wanted.sdiag_protocol == IPPROTO_RAW) table = &network.raw_sockets();
     if (table == nullptr) return Errno(ENOENT);
     reply.dump = request.is_dump();
     table->for_each([&](InetSocket& socket) {

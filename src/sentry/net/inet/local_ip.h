@@ -1,0 +1,22 @@
+// Packets that the pod sends to itself and that are not TCP's: to raw sockets, then to their protocol. IPv4 packets are
+// seen with their header, IPv6's without.
+#pragma once
+
+#include "sentry/net/packet_queue.h"
+
+namespace casemate::sentry {
+
+class Network;
+
+// `packet`: from, to, hop limit, class and link are set; its data is what follows the IP header, checksums right.
+void deliver_locally(Network& network, uint8_t protocol, Packet& packet);
+// To raw sockets that are open for `protocol` only.
+void deliver_to_raw(Network& network, uint8_t protocol, const Packet& packet);
+// An ICMP "port unreachable" about this UDP datagram, for whoever listens to ICMP (traceroute does).
+void deliver_port_unreachable(Network& network, uint8_t protocol, const Packet& about, std::span<const std::byte> data);
+
+uint16_t internet_checksum(std::span<const std::byte> bytes, uint32_t sum = 0);
+// ICMPv6's and others' that cover the addresses too.
+uint16_t checksum_v6(const Packet& packet, uint8_t protocol);
+
+}  // namespace casemate::sentry
