@@ -1,22 +1,9 @@
 // /proc/PID/net: interfaces and sockets.
-#include <fmt/core.h>
-
 #include "sentry/fs/proc/proc.h"
 #include "sentry/net/network.h"
+#include "sentry/net/proc_files.h"
 
 namespace casemate::sentry {
-namespace {
-
-constexpr char kDev[] =
-    "Inter-|   Receive                                                |  Transmit\n"
-    " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier "
-    "compressed\n"
-    "    lo:       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0   "
-    "       0\n";
-constexpr char kRoute[] = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n";
-constexpr char kIfInet6[] = "00000000000000000000000000000001 01 80 10 80       lo\n";
-
-}  // namespace
 
 void add_network_files(SyntheticDirectory& directory, Ref<ProcFileSystem> files) {
     auto text = [&](const char* name, auto make) {
@@ -29,13 +16,20 @@ void add_network_files(SyntheticDirectory& directory, Ref<ProcFileSystem> files)
     text("tcp6", [](Network& network) { return network.tcp_text(true); });
     text("udp", [](Network& network) { return network.udp_text(false); });
     text("udp6", [](Network& network) { return network.udp_text(true); });
-    text("dev", [](Network&) { return std::string(kDev); });
-    text("route", [](Network&) { return std::string(kRoute); });
-    text("if_inet6", [](Network&) { return std::string(kIfInet6); });
-    text("ipv6_route", [](Network&) { return std::string(); });
-    text("arp", [](Network&) {
-        return std::string("IP address       HW type     Flags       HW address            Mask     Device\n");
-    });
+    text("dev", net_dev_text);
+    text("route", net_route_text);
+    text("ipv6_route", net_ipv6_route_text);
+    text("if_inet6", net_if_inet6_text);
+    text("arp", net_arp_text);
+    text("igmp", net_igmp_text);
+    text("netlink", net_netlink_text);
+    text("raw", [](Network& network) { return net_raw_text(network, false); });
+    text("raw6", [](Network& network) { return net_raw_text(network, true); });
+    text("sockstat", [](Network& network) { return net_sockstat_text(network, false); });
+    text("sockstat6", [](Network& network) { return net_sockstat_text(network, true); });
+    // There are no packet sockets.
+    text("packet",
+         [](Network&) { return std::string("sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n"); });
 }
 
 }  // namespace casemate::sentry
