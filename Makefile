@@ -36,6 +36,9 @@ soak: build ## 200 container cycles and 100 kill -9 at random moments, and what 
 conformance: build ## other people's suites: the OCI runtime tools' validation programs
 	@tests/conformance/run --build $(BUILD)
 
+cpython: build ## CPython's own tests of sockets, ssl, http and asyncio, inside a sandbox
+	@tests/cpython/run --build $(BUILD)
+
 fuzz: deps ## every fuzz target for SECONDS_EACH seconds (default 30)
 	@cmake --preset fuzz >/dev/null && ninja -C $(BUILD)/fuzz && tools/run-fuzzers $(BUILD)/fuzz $(or $(SECONDS_EACH),30)
 

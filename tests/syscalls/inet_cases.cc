@@ -8,7 +8,6 @@
 
 #include "net.h"
 
-static Endpoint endpoint(const char* address, int port) { return Endpoint(address, port); }
 static int bind_error(int fd, const char* address, int port) {
     Endpoint end(address, port);
     return bind(fd, end.get(), end.size) == 0 ? 0 : errno;
