@@ -11,6 +11,7 @@
 #include "sentry/net/inet/ports.h"
 #include "sentry/net/inet/raw_socket.h"
 #include "sentry/net/inet/udp_socket.h"
+#include "sentry/net/link/wire.h"
 #include "sentry/net/network.h"
 
 namespace casemate::sentry {
@@ -140,6 +141,36 @@ void deliver_to_raw(Network& network, uint8_t protocol, const Packet& packet) {
         }
         socket.receive_packet(copy);
     }
+}
+
+SysResult<void> send_packet(Network& network, uint8_t protocol, const RouteChoice& way, Packet& packet) {
+    if (way.type != RTN_LOCAL && way.link != Interfaces::kLoopback && network.wire() != nullptr) {
+        stack::OutPacket out;
+        out.from = {packet.from.address, 0};
+        out.to = {packet.to.address, 0};
+        out.protocol = protocol;
+        out.whole = true;
+        out.hop_limit = static_cast<uint8_t>(packet.hop_limit);
+        out.traffic_class = static_cast<uint8_t>(packet.traffic_class);
+        out.link = static_cast<uint32_t>(way.link);
+        // SAFETY: bytes as bytes.
+        out.payload = {reinterpret_cast<const uint8_t*>(packet.data.get()), packet.size};
+        auto sent = network.wire()->stack().send(out);
+        if (!sent.ok() && sent.error().value != ENOBUFS) return sent;
+    }
+    if (way.type != RTN_UNICAST) deliver_locally(network, protocol, packet);
+    return {};
+}
+
+bool deliver_from_link(Network& network, uint8_t protocol, Packet& packet) {
+    bool wanted =
+        !network.raw_sockets().find_raw(protocol, packet.to.address, packet.from.address, packet.link).empty();
+    if (wanted) deliver_to_raw(network, protocol, packet);
+    bool v4 = packet.to.address.is_v4();
+    bool icmp = protocol == (v4 ? static_cast<int>(IPPROTO_ICMP) : static_cast<int>(IPPROTO_ICMPV6));
+    if (icmp && packet.size > 0 && static_cast<uint8_t>(packet.data[0]) == (v4 ? ICMP_ECHOREPLY : ICMP6_ECHO_REPLY))
+        take_icmp(network, protocol, packet);
+    return wanted || icmp;
 }
 
 void deliver_locally(Network& network, uint8_t protocol, Packet& packet) {

@@ -30,7 +30,7 @@ SysResult<size_t> PingSocket::send(Task&, SendRequest& request) {
     uint16_t sum = v6() ? checksum_v6(packet, protocol_byte) : internet_checksum({packet.data.get(), packet.size});
     memcpy(packet.data.get() + 2, &sum, sizeof(sum));
     packet.from.port = packet.to.port = 0;
-    if (out.way.type != RTN_UNICAST) deliver_locally(network(), protocol_byte, packet);
+    TRY(send_packet(network(), protocol_byte, out.way, packet));
     return size;
 }
 

@@ -96,7 +96,7 @@ SysResult<size_t> RawSocket::send_with_header(SendRequest& request, size_t size)
     packet.from = {from != 0 ? InetAddress::v4(from) : out.way.source, 0};
     packet.hop_limit = header.ttl;
     packet.traffic_class = header.tos;
-    if (network().interfaces().local_type(to) != RTN_UNICAST) deliver_locally(network(), header.protocol, packet);
+    TRY(send_packet(network(), header.protocol, out.way, packet));
     return size;
 }
 
@@ -122,7 +122,7 @@ SysResult<size_t> RawSocket::send(Task& task, SendRequest& request) {
         uint16_t sum = checksum_v6(packet, static_cast<uint8_t>(protocol()));
         memcpy(packet.data.get() + at, &sum, sizeof(sum));
     }
-    if (out.way.type != RTN_UNICAST) deliver_locally(network(), static_cast<uint8_t>(protocol()), packet);
+    TRY(send_packet(network(), static_cast<uint8_t>(protocol()), out.way, packet));
     return size;
 }
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "sentry/net/inet/local_ip.h"
 #include "sentry/net/inet/ports.h"
 #include "sentry/net/inet/tcp_socket.h"
 #include "sentry/net/inet/udp_socket.h"
@@ -13,6 +14,25 @@
 #include "sentry/net/stack/link.h"
 
 namespace casemate::sentry {
+namespace {
+
+// As the sockets' queues keep it; without data: no memory.
+Packet packet_of(const stack::InPacket& from) {
+    Packet packet;
+    packet.data.reset(new (std::nothrow) std::byte[std::max<size_t>(from.payload.size(), 1)]);
+    if (!packet.data) return packet;
+    if (!from.payload.empty()) memcpy(packet.data.get(), from.payload.data(), from.payload.size());
+    packet.size = from.payload.size();
+    packet.from = from.from;
+    packet.to = from.to;
+    packet.hop_limit = from.hop_limit;
+    packet.traffic_class = from.traffic_class;
+    packet.link = static_cast<int>(from.link);
+    packet.arrived = realtime_now();
+    return packet;
+}
+
+}  // namespace
 
 class Wire::Alarm final : public Timer {
   public:
@@ -132,17 +152,8 @@ stack::FoundListener Wire::tcp_listener(const InetEndpoint& to, const InetEndpoi
 }
 
 bool Wire::udp_input(const stack::InPacket& from) {
-    Packet packet;
-    packet.data.reset(new (std::nothrow) std::byte[std::max<size_t>(from.payload.size(), 1)]);
+    Packet packet = packet_of(from);
     if (!packet.data) return true;
-    if (!from.payload.empty()) memcpy(packet.data.get(), from.payload.data(), from.payload.size());
-    packet.size = from.payload.size();
-    packet.from = from.from;
-    packet.to = from.to;
-    packet.hop_limit = from.hop_limit;
-    packet.traffic_class = from.traffic_class;
-    packet.link = static_cast<int>(from.link);
-    packet.arrived = realtime_now();
     return deliver_datagram(network_.udp_ports(), packet, network_.interfaces().local_type(from.to.address));
 }
 
@@ -162,6 +173,9 @@ void Wire::udp_error(const InetEndpoint& local, const InetEndpoint& peer, int er
     static_cast<DatagramSocket&>(*found).hear_error(std::move(queued), error == ECONNREFUSED);
 }
 
-bool Wire::raw_input(const stack::InPacket&) { return false; }
+bool Wire::raw_input(const stack::InPacket& from) {
+    Packet packet = packet_of(from);
+    return !packet.data || deliver_from_link(network_, from.protocol, packet);
+}
 
 }  // namespace casemate::sentry

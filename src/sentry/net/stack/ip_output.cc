@@ -58,13 +58,14 @@ SysResult<void> Stack::send(const OutPacket& packet) {
     bool v4 = packet.to.address.is_v4();
     uint32_t mtu = path_mtu(packet.to.address, egress.mtu);
     size_t ip = v4 ? kIpv4Header : kIpv6Header;
-    size_t transport = packet.protocol == kUdp ? kUdpHeader : 0;
+    bool udp = packet.protocol == kUdp && !packet.whole;
+    size_t transport = udp ? kUdpHeader : 0;
     size_t whole = transport + packet.payload.size();
     if (whole + (v4 ? ip : 0) > 65535) return Errno(EMSGSIZE);
     uint8_t head[kUdpHeader];
     uint64_t pseudo = pseudo_header(egress.source, packet.to.address, packet.protocol, whole);
     bool fits = ip + whole <= mtu;
-    if (packet.protocol == kUdp) {
+    if (udp) {
         counters_.udp_out.fetch_add(1, std::memory_order_relaxed);
         store16(head, packet.from.port);
         store16(head + 2, packet.to.port);
@@ -75,7 +76,7 @@ SysResult<void> Stack::send(const OutPacket& packet) {
     std::vector<uint8_t> changed;  // the payload with its checksum filled in
     Bytes payload = packet.payload;
     bool offload = false;
-    if (packet.protocol == kUdp) {
+    if (udp) {
         if (packet.checksum || !v4) {
             if (fits) {
                 offload = true;

@@ -81,6 +81,7 @@ struct OutPacket {
     bool dont_fragment = false;
     bool checksum = true;  // UDP over IPv4 may go without
     int checksum_at = -1;  // other protocols: where theirs is, summed with the pseudo-header
+    bool whole = false;    // `payload` has its transport header, whatever the protocol
     Bytes payload;
 };
 
@@ -132,6 +133,8 @@ struct Counters {
 class Stack final : public RefCounted {
   public:
     static constexpr size_t kMostConnections = 65536;
+    // Of them in TIME_WAIT; beyond, they are forgotten at once, as by Linux.
+    static constexpr size_t kMostTimeWait = 16384;
 
     Stack(Sockets& sockets, Surroundings surroundings);
     ~Stack() override;
@@ -192,6 +195,7 @@ class Stack final : public RefCounted {
     // Bytes of buffers beyond what every connection may have.
     std::atomic<size_t> extra_memory{0};
     static constexpr size_t kMostExtraMemory = 256 << 20;
+    std::atomic<size_t> time_waiting{0};
 
   private:
     friend class Link;

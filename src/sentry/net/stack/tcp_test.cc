@@ -169,6 +169,28 @@ TEST(StackTcp, HalfClose) {
     EXPECT_EQ(pair.client->state(), TcpState::kClosed);
 }
 
+TEST(StackTcp, ShortConnectionsWithoutEnd) {
+    FakeNetwork network;
+    network.hosts[0].link->neighbours.set_permanent(InetAddress::v4(FakeNetwork::kB), network.hosts[1].mac);
+    auto listener = network.listen(1, 80);
+    // More at once than may wait for their time to pass; their ends alone would fill the table.
+    for (int i = 0; i < 20000; i++) {
+        auto client = network.connect(0, 80, false, static_cast<uint16_t>(i + 1024));
+        ASSERT_TRUE(network.run([&] { return !listener->accepted.empty(); }, kSecond)) << i;
+        auto server = listener->accepted.front();
+        listener->accepted.pop_front();
+        client->close(false);
+        server->close(false);
+        network.run([&] { return server->state() == TcpState::kClosed; }, kSecond / 1000);
+    }
+    EXPECT_LE(network.hosts[0].stack->time_waiting.load(), Stack::kMostTimeWait);
+    EXPECT_LE(network.hosts[1].stack->time_waiting.load(), Stack::kMostTimeWait);
+    network.run_for(100 * kSecond);
+    EXPECT_EQ(network.hosts[0].stack->time_waiting.load(), 0u);
+    EXPECT_EQ(network.hosts[0].stack->connections().size(), 0u);
+    EXPECT_EQ(network.hosts[1].stack->connections().size(), 0u);
+}
+
 TEST(StackTcp, BothCloseAtOnce) {
     FakeNetwork network;
     Pair pair(network);

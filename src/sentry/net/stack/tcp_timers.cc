@@ -81,6 +81,12 @@ void Connection::keep_alive_locked(Nanoseconds now) {
 }
 
 void Connection::enter_time_wait_locked() {
+    if (stack_->time_waiting.fetch_add(1, std::memory_order_relaxed) >= Stack::kMostTimeWait) {
+        stack_->time_waiting.fetch_sub(1, std::memory_order_relaxed);
+        if (ack_now_) send_ack_locked();  // of the peer's FIN
+        end_locked(0);
+        return;
+    }
     set_state(TcpState::kTimeWait);
     waits_ = Waits::kNothing;
     repeat_at_ = retry_at_ = keep_at_ = 0;
@@ -91,6 +97,7 @@ void Connection::enter_time_wait_locked() {
 
 void Connection::end_locked(int error) {
     if (state() == TcpState::kClosed && !listed_) return;
+    if (state() == TcpState::kTimeWait) stack_->time_waiting.fetch_sub(1, std::memory_order_relaxed);
     set_state(TcpState::kClosed);
     waits_ = Waits::kNothing;
     repeat_at_ = ack_at_ = retry_at_ = life_at_ = keep_at_ = 0;
