@@ -9,4 +9,6 @@ constexpr int kRestartNoHandler = 514;  // ERESTARTNOHAND: again unless a handle
 constexpr int kRestartBlock = 516;      // ERESTART_RESTARTBLOCK: Task::set_restart() says how; EINTR if a handler runs
 constexpr int kRegistersSet = 600;  // the handler set the registers (exec, rt_sigreturn): go on with them as they are
 
+constexpr int kParked = 601;  // the call waits without its thread (parked_call.h)
+
 }  // namespace casemate::sentry

@@ -61,8 +61,12 @@ void FutexTable::unlink_locked(Sleeper& sleeper) {
 void FutexTable::wake_locked(Sleeper& sleeper, WakeList& woken) {
     unlink_locked(sleeper);
     sleeper.woken = true;
+    if (sleeper.waiter == nullptr) {
+        sleeper.task.parts().parked_call.finish(0);
+        return;
+    }
     woken.add(sleeper.task);
-    sleeper.waiter.mark();  // the sleeper may be gone from here on
+    sleeper.waiter->mark();  // the sleeper may be gone from here on
 }
 
 void FutexTable::leave(Sleeper& sleeper) {
@@ -92,8 +96,26 @@ int FutexTable::wake_key_locked(Bucket& bucket, const Key& key, int count, uint3
 SysResult<int64_t> FutexTable::wait(Task& task, GuestAddr address, uint32_t expected, uint32_t bitset, bool shared,
                                     Deadline deadline) {
     if (bitset == 0) return Errno(EINVAL);
+    Key parked_key = TRY(key_of(task, address, shared));
+    if (task.begin_park(nullptr, nullptr, 0, deadline)) {
+        auto parked = std::make_unique<FutexSleeper>(task);
+        Sleeper& sleeper = parked->sleeper;
+        sleeper.key = parked_key;
+        sleeper.address = address;
+        sleeper.bitset = bitset;
+        Bucket& bucket = bucket_of(parked_key);
+        std::lock_guard lock(bucket.mutex);
+        auto word = task.memory().load_word(address);
+        if (!word.ok() || *word != expected) {
+            task.cancel_park();
+            return word.ok() ? Errno(EAGAIN) : word.take_error();
+        }
+        link_locked(bucket, sleeper);
+        task.parts().futex_sleeper = std::move(parked);
+        return Errno(kParked);
+    }
     Task::ThreadWaiter waiter(task, 0);
-    Sleeper sleeper(task, waiter);
+    Sleeper sleeper(task, &waiter);
     sleeper.key = TRY(key_of(task, address, shared));
     sleeper.address = address;
     sleeper.bitset = bitset;
@@ -109,6 +131,11 @@ SysResult<int64_t> FutexTable::wait(Task& task, GuestAddr address, uint32_t expe
     leave(sleeper);
     if (waiter.woken()) return 0;
     return slept.take_error();
+}
+
+void FutexTable::leave_parked(Task& task) {
+    leave(task.parts().futex_sleeper->sleeper);
+    task.parts().futex_sleeper.reset();
 }
 
 SysResult<int64_t> FutexTable::wake(Task& task, GuestAddr address, int count, uint32_t bitset, bool shared) {
@@ -234,7 +261,7 @@ SysResult<int64_t> FutexTable::wait_many(Task& task, std::span<const Vector> wor
         return index;
     };
     for (const Vector& word : words) {
-        auto sleeper = std::make_unique<Sleeper>(task, waiter);
+        auto sleeper = std::make_unique<Sleeper>(task, &waiter);
         auto key = key_of(task, word.address, word.shared);
         SysResult<uint32_t> value = Errno(EFAULT);
         if (key.ok()) {

@@ -15,6 +15,7 @@
 namespace casemate::sentry {
 
 class WakeList;
+struct FutexSleeper;
 
 class FutexTable {
   public:
@@ -49,7 +50,11 @@ class FutexTable {
     // The end of a thread: its robust list, and locks it owned with waiters in here.
     void task_exits(Task& task);
 
+    // Takes the sleeper of a parked call out; if it was woken, the parked call has its result.
+    void leave_parked(Task& task);
+
   private:
+    friend struct FutexSleeper;
     using Key = AddressSpace::ShareKey;
     struct Sleeper;
     struct Bucket {

@@ -70,7 +70,7 @@ SysResult<int64_t> FutexTable::wait_for_lock(Task& task, Sleeper& sleeper, Deadl
     // An owner that died before this thread was linked did not see it.
     auto word = task.memory().load_word(sleeper.address);
     SysResult<void> slept = Errno(ESRCH);
-    if (word.ok() && !owner_is_gone(task, *word)) slept = sleeper.waiter.sleep(deadline);
+    if (word.ok() && !owner_is_gone(task, *word)) slept = sleeper.waiter->sleep(deadline);
     if (!slept.ok()) leave(sleeper);
     if (sleeper.granted) return 0;
     if (slept.ok()) return Errno(EAGAIN);
@@ -80,7 +80,7 @@ SysResult<int64_t> FutexTable::wait_for_lock(Task& task, Sleeper& sleeper, Deadl
 
 SysResult<int64_t> FutexTable::lock_pi(Task& task, GuestAddr address, bool shared, bool only_try, Deadline deadline) {
     Task::ThreadWaiter waiter(task, 0);
-    Sleeper sleeper(task, waiter);
+    Sleeper sleeper(task, &waiter);
     sleeper.key = TRY(key_of(task, address, shared));
     sleeper.address = address;
     sleeper.wants_lock = true;
@@ -119,7 +119,7 @@ SysResult<int64_t> FutexTable::wait_requeue_pi(Task& task, GuestAddr address, ui
                                                GuestAddr lock_address, bool shared, Deadline deadline) {
     if (address == lock_address || bitset == 0) return Errno(EINVAL);
     Task::ThreadWaiter waiter(task, 0);
-    Sleeper sleeper(task, waiter);
+    Sleeper sleeper(task, &waiter);
     sleeper.key = TRY(key_of(task, address, shared));
     TRY(key_of(task, lock_address, shared));
     sleeper.address = lock_address;

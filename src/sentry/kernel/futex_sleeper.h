@@ -9,10 +9,11 @@
 namespace casemate::sentry {
 
 struct FutexTable::Sleeper {
-    Sleeper(Task& of, Task::ThreadWaiter& through) : task(of), waiter(through) {}
+    // `through`: null for a parked call.
+    Sleeper(Task& of, Task::ThreadWaiter* through) : task(of), waiter(through) {}
 
     Task& task;
-    Task::ThreadWaiter& waiter;
+    Task::ThreadWaiter* const waiter;
     // Guarded by the bucket's lock; `bucket` is read without it to find the lock (a requeue changes it).
     std::atomic<Bucket*> bucket{nullptr};
     Key key;
@@ -25,6 +26,12 @@ struct FutexTable::Sleeper {
     bool granted = false;        // owns the lock now
     Sleeper* next = nullptr;
     Sleeper* previous = nullptr;
+};
+
+// That of a parked call, which outlives its handler.
+struct FutexSleeper {
+    explicit FutexSleeper(Task& task) : sleeper(task, nullptr) {}
+    FutexTable::Sleeper sleeper;
 };
 
 // Threads to be woken once the bucket's lock is released.

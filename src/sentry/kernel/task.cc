@@ -2,6 +2,7 @@
 
 #include <limits.h>
 
+#include "sentry/kernel/futex_sleeper.h"
 #include "sentry/kernel/host_futex.h"
 #include "sentry/kernel/namespaces.h"
 #include "sentry/kernel/process.h"
@@ -11,7 +12,9 @@
 namespace casemate::sentry {
 
 Task::Task(Kernel& kernel, Ref<Process> process)
-    : kernel_(kernel), process_(std::move(process)), parts_(std::make_unique<Parts>()) {}
+    : kernel_(kernel), process_(std::move(process)), parts_(std::make_unique<Parts>()) {
+    parts_->parked_call.set_task(*this);
+}
 
 Task::~Task() = default;
 
@@ -29,6 +32,9 @@ bool Task::dying() const {
 
 SysResult<void> Task::ThreadWaiter::sleep(Deadline deadline, Interruptible how) {
     Task& task = task_;
+    // As if a signal had come: the call goes on on its own thread.
+    if (task.borrowed()) return Errno(deadline && *deadline <= monotonic_now() ? ETIMEDOUT : kRestartSys);
+    WakeBatch::flush();
     // A sleeping child gives its parent free: the parent may be who is to wake it.
     release_held_parent(task);
     task.parts_->sleeping.store(true, std::memory_order_relaxed);
@@ -73,6 +79,7 @@ SysResult<void> Task::sleep_until(Deadline deadline) {
 void Task::interrupt() {
     attention_.fetch_or(kInterrupts | kLook, std::memory_order_seq_cst);
     unpark();
+    if (parts_->parked_call.claim()) return parts_->parked_call.kick();
     if (!in_application_.load(std::memory_order_seq_cst)) return;
     // The lock keeps app_ alive: exec and exit take it away under the same lock.
     std::lock_guard lock(mutex_);

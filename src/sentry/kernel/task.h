@@ -122,6 +122,35 @@ class Task final : public RefCounted {
             }
         }
     }
+    // The same for a call that has changed nothing yet, and may be made again from its beginning: it ends with kParked
+    // where its thread need not wait for it (parked_call.h). `keep` owns the queue; `unchanged()` tells whether the
+    // call could still be made again.
+    template <typename Attempt, typename Unchanged>
+    auto wait_or_park(Ref<RefCounted> keep, WaitQueue& queue, uint32_t events, Deadline deadline, Attempt attempt,
+                      Unchanged unchanged) -> typename std::invoke_result_t<Attempt>::value_type {
+        using Answer = typename std::invoke_result_t<Attempt>::value_type;
+        if (auto done = attempt()) return std::move(*done);
+        if (unchanged() && begin_park(std::move(keep), &queue, events, deadline)) {
+            if (auto done = attempt()) {
+                cancel_park();
+                return std::move(*done);
+            }
+            if (unchanged()) return Answer(Errno(kParked));
+            cancel_park();
+        }
+        return wait_on(queue, events, deadline, attempt);
+    }
+    template <typename Attempt>
+    auto wait_or_park(Ref<RefCounted> keep, WaitQueue& queue, uint32_t events, Deadline deadline, Attempt attempt) ->
+        typename std::invoke_result_t<Attempt>::value_type {
+        return wait_or_park(std::move(keep), queue, events, deadline, attempt, [] { return true; });
+    }
+    // False: it has to wait in the ordinary way, until `deadline` as it is then.
+    bool begin_park(Ref<RefCounted> keep, WaitQueue* queue, uint32_t events, Deadline& deadline);
+    void cancel_park();
+    // The calling thread makes a parked call of this task again and serves another one: it may not sleep.
+    bool borrowed() const;
+
     // Sleeps until woken by `notified`, a signal (kRestartSys) or the deadline (ETIMEDOUT).
     enum class Interruptible { kYes, kOnlyByDeath };
     class ThreadWaiter final : public Waiter {

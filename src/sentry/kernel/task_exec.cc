@@ -17,6 +17,7 @@ SysResult<void> TaskRunner::become_only_thread(Task& task) {
     Process& process = task.process();
     TaskSet& tasks = task.kernel().tasks();
     std::vector<Ref<RefCounted>> dropped;  // goes behind the lock
+    WakeBatch::flush();
     std::unique_lock lock(tasks.mutex);
     {
         std::lock_guard signal_lock(process.signal_mutex);

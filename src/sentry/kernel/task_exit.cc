@@ -183,6 +183,8 @@ void TaskRunner::end(Task& task) {
     task.set_fs(nullptr);
     account_thread_ended(task);
 
+    WakeBatch::flush();
+
     std::vector<Ref<RefCounted>> dropped;
     Ref<ControllingTerminal> hung_up;
     bool told = false;

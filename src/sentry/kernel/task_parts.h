@@ -9,12 +9,15 @@
 #include <mutex>
 #include <optional>
 
+#include "sentry/kernel/parked_call.h"
 #include "sentry/kernel/signals.h"
 #include "sentry/kernel/syscall_filter.h"
 #include "sentry/kernel/task.h"
 #include "sentry/kernel/task_hold.h"
 
 namespace casemate::sentry {
+
+struct FutexSleeper;  // kernel/futex_sleeper.h
 
 constexpr uint32_t kStackAutodisarm = 1u << 31;  // SS_AUTODISARM
 
@@ -55,10 +58,19 @@ struct Task::Parts {
     bool has_registers = false;
     uint64_t personality = 0;
     bool keep_capabilities_once = false;
-    Ref<Hold> hold;               // of the parent that waits for this task
+    Ref<Hold> hold;  // of the parent that waits for this task
     uint64_t syscall_number = 0;  // for a restart
+    bool may_park = false;      // the present call
+    bool making_again = false;  // the present call was parked before
+    // After others were woken: does this task wait itself? Then those go on on its CPU. Counts up to 3, down to 0.
+    uint8_t waits_after_waking = 2;
     // Of the last fault, for the signal frame.
     uint64_t fault_trap = 0, fault_error = 0, fault_address = 0;
+
+    // --- Who owns the parked call (parked_call.h) ---
+    ParkedCall parked_call;
+    std::optional<int64_t> parked_answer;  // the call's result, when its own thread has to take it from here
+    std::unique_ptr<FutexSleeper> futex_sleeper;
 
     // --- Atomic ---
     // The system call that it is in, or was in last, for those who look at the task (`casemate debug`).

@@ -50,20 +50,44 @@ void TaskRunner::run(Task& task) {
         parts.host_thread_baseline_ns = used.tv_sec * kSecond + used.tv_nsec;
         parts.host_thread_valid = true;
     }
-    Next next;  // the first start: registers are set
+    WakeBatch batch(task);
+    bool woke = false;  // others, in the last call
+    Next next;          // the first start: registers are set
     Stop stop;
     stop.has_registers = true;
     parts.has_registers = true;
+    parts.parked_call.stop = &stop;
     while (true) {
         // Pairs with Task::interrupt(): either it sees the application running, or this sees its attention.
         task.in_application_.store(true, std::memory_order_seq_cst);
         if (task.attention_.load(std::memory_order_seq_cst) != 0) [[unlikely]] {
             task.in_application_.store(false, std::memory_order_seq_cst);
+            if (next.kind == Next::Kind::kPark) {
+                next = again(task, false);
+                parts.parked_call.set_state(ParkedCall::State::kNone);
+            }
+            batch.run(WakeOn::kThisCpu);
             if (!before_application(task, next, stop)) break;
             continue;
         }
+        if (next.kind == Next::Kind::kPark) {
+            task.in_application_.store(false, std::memory_order_seq_cst);
+            woke |= batch.run(WakeOn::kThisCpu);
+            if (std::exchange(woke, false) && parts.waits_after_waking < 3) ++parts.waits_after_waking;
+            next = wait_parked(task, stop);
+            continue;
+        }
         AppThread& app = *task.app_;
-        stop = next.kind == Next::Kind::kComplete ? app.complete_syscall(next.result) : app.resume();
+        if (next.kind == Next::Kind::kComplete)
+            app.answer(next.result, WakeOn::kThisCpu);
+        else
+            app.go_on();
+        if (std::exchange(woke, false) && parts.waits_after_waking > 0) --parts.waits_after_waking;
+        // The task's own application was answered first: two that take turns need one switch less.
+        if (!batch.empty()) [[unlikely]] {
+            woke = batch.run(parts.waits_after_waking >= 2 ? WakeOn::kThisCpu : WakeOn::kAnyCpu);
+        }
+        stop = app.wait(std::nullopt);
         task.in_application_.store(false, std::memory_order_release);
         next = handle_stop(task, stop);
     }
@@ -80,6 +104,7 @@ TaskRunner::Next TaskRunner::handle_stop(Task& task, const Stop& stop) {
             return {};
         case StopReason::kInterrupted:
             return {};
+        case StopReason::kTimeout:  // only where a deadline was given, and seen to there
         case StopReason::kDead:
             break;
     }
@@ -91,7 +116,7 @@ TaskRunner::Next TaskRunner::handle_stop(Task& task, const Stop& stop) {
     return {};
 }
 
-TaskRunner::Next TaskRunner::handle_syscall(Task& task, const Stop& stop) {
+TaskRunner::Next TaskRunner::handle_syscall(Task& task, const Stop& stop, bool may_park) {
     const SyscallStop& call = stop.syscall;
     Next next{Next::Kind::kComplete, -ENOSYS};
     // 32-bit code (int 0x80) and x32 numbers: a kernel without them says so.
@@ -112,7 +137,9 @@ TaskRunner::Next TaskRunner::handle_syscall(Task& task, const Stop& stop) {
     const SyscallRow* row = find_syscall(call.nr);
     if (row == nullptr) [[unlikely]]
         return next;
-    Task::Parts::Call& shown = task.parts().call;
+    Task::Parts& parts = task.parts();
+    parts.may_park = may_park && !task.kernel().watched() && may_be_parked(call.nr);
+    Task::Parts::Call& shown = parts.call;
     shown.number.store(call.nr, std::memory_order_relaxed);
     shown.ip.store(call.ip, std::memory_order_relaxed);
     for (size_t i = 0; i < 6; ++i) shown.arguments[i].store(call.args[i], std::memory_order_relaxed);
@@ -122,6 +149,7 @@ TaskRunner::Next TaskRunner::handle_syscall(Task& task, const Stop& stop) {
                                                           : answer_missing(task, *row);
     if (!result.ok() && may_be_memory(errno_of(result.error())) && make_room_for(task, *row)) [[unlikely]]
         result = row->handler(task, args);
+    if (!result.ok() && errno_of(result.error()) == kParked) return {Next::Kind::kPark, 0};
     shown.inside.store(false, std::memory_order_relaxed);
     if (result.ok()) [[likely]] {
         next.result = *result;
@@ -133,6 +161,11 @@ TaskRunner::Next TaskRunner::handle_syscall(Task& task, const Stop& stop) {
             next.result = -code;
             if (code >= kRestartSys) task.attention_.fetch_or(Task::kLook, std::memory_order_relaxed);
         }
+    }
+    // Begun, but not left.
+    if (parts.may_park && parts.parked_call.armed()) [[unlikely]] {
+        parts.parked_call.leave();
+        parts.parked_call.set_state(parts.making_again ? ParkedCall::State::kClaimed : ParkedCall::State::kNone);
     }
     return next;
 }

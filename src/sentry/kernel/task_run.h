@@ -25,6 +25,9 @@ class TaskRunner {
     // Takes a process that never ran out of the tables.
     static void end_unstarted(Task& task);
 
+    // Makes a parked call of `task` again, for who claimed it.
+    static void make_again(Task& task, WakeOn where);
+
     // exit(2) and exit_group(2): takes effect when the syscall returns to the loop.
     static void request_exit(Task& task, int wait_status);
     // Takes the application out of its code once, unnoticed: blocking calls go on. From any thread.
@@ -33,17 +36,22 @@ class TaskRunner {
   private:
     // How the application goes on.
     struct Next {
-        enum class Kind { kResume, kComplete } kind = Kind::kResume;
+        enum class Kind { kResume, kComplete, kPark } kind = Kind::kResume;
         int64_t result = 0;  // kComplete: a value, -errno or -kRestart...
     };
     static Next handle_stop(Task& task, const Stop& stop);
-    static Next handle_syscall(Task& task, const Stop& stop);
+    static Next handle_syscall(Task& task, const Stop& stop, bool may_park = true);
     static void handle_fault(Task& task, const FaultStop& fault);
     static bool answer_vsyscall(Task& task, const FaultStop& fault);
     // False: the task is to end.
     static bool before_application(Task& task, Next& next, const Stop& last);
     static bool take_registers(Task& task, Next& next);
     static bool deliver(Task& task, Next& next, const siginfo_t& info, const SignalAction& action);
+
+    // task_park.cc
+    static bool may_be_parked(uint64_t number);
+    static Next again(Task& task, bool may_park);
+    static Next wait_parked(Task& task, Stop& stop);
 
     static void begin_stop(Task& task, int signo);
     // Parks while the process is stopped or its container frozen.

@@ -38,6 +38,7 @@ void TaskRunner::park(Task& task) {
     Process& process = task.process();
     Task::Parts& parts = task.parts();
     release_held_parent(task);
+    WakeBatch::flush();
     std::unique_lock lock(process.signal_mutex);
     parts.parked.store(true);
     auto over = [&] { return (process.stop_signal == 0 && !process.container->frozen()) || task.dying(); };
@@ -51,6 +52,7 @@ void TaskRunner::park(Task& task) {
             process.stop_unwaited = true;
             lock.unlock();
             tell_parent_of_stop(process);
+            WakeBatch::flush();
             lock.lock();
             continue;
         }

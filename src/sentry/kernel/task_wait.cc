@@ -95,7 +95,7 @@ SysResult<WaitAnswer> wait_for_child(Task& task, const WaitRequest& request) {
         if ((request.options & WNOHANG) != 0) return SysResult<WaitAnswer>(WaitAnswer{});
         return std::nullopt;
     };
-    return task.wait_on(waiter.child_waiters, EPOLLIN, std::nullopt, attempt);
+    return task.wait_or_park(Ref<RefCounted>(&waiter), waiter.child_waiters, EPOLLIN, std::nullopt, attempt);
 }
 
 }  // namespace casemate::sentry

@@ -131,6 +131,14 @@ class Socket : public RefCounted {
   protected:
     // Waits on `queue` until `attempt` has an answer. SO_RCVTIMEO or SO_SNDTIMEO (0: none) ends in EAGAIN, and makes
     // interrupted calls end in EINTR, as on Linux.
+    // `keep`, if given, owns the queue: the call may be parked as long as `unchanged()`.
+    template <typename Attempt, typename Unchanged>
+    static auto block(Task& task, const Ref<SocketWaiters>& keep, uint32_t events, bool nonblocking,
+                      Nanoseconds timeout, Attempt attempt, Unchanged unchanged) ->
+        typename std::invoke_result_t<Attempt>::value_type {
+        if (nonblocking || timeout > 0) return block(task, keep->queue, events, nonblocking, timeout, attempt);
+        return task.wait_or_park(keep, keep->queue, events, std::nullopt, attempt, unchanged);
+    }
     template <typename Attempt>
     static auto block(Task& task, WaitQueue& queue, uint32_t events, bool nonblocking, Nanoseconds timeout,
                       Attempt attempt) -> typename std::invoke_result_t<Attempt>::value_type {

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "base/result.h"
@@ -29,6 +30,7 @@ enum class StopReason {
     kFault,        // a host signal that an instruction raised: `fault` is set; registers are there
     kInterrupted,  // interrupt() was called, or complete_and_stop() is done; registers are there
     kDead,         // the host thread is gone (killed from outside, or it broke its own stub): nothing can be resumed
+    kTimeout,      // wait() only: the deadline came first
 };
 
 struct SyscallStop {
@@ -53,6 +55,12 @@ struct Stop {
     FaultStop fault;
 };
 
+// Where an application thread that is answered goes on.
+enum class WakeOn {
+    kThisCpu,  // the caller is about to wait
+    kAnyCpu,   // the caller goes on working: on an idle CPU, if there is one
+};
+
 // One application thread: a host thread whose every step out of application code is a Stop.
 class AppThread {
   public:
@@ -67,6 +75,14 @@ class AppThread {
     // The same, but stops again before the next application instruction, with registers (reason kInterrupted): for
     // signal delivery and syscall restart. A fault or death may come instead.
     virtual Stop complete_and_stop(int64_t result) = 0;
+
+    // The halves of the above: the application goes on at once, and wait() tells its next stop. answer() and
+    // answer_and_stop() may come from another thread than the one that waits, once for each stop.
+    virtual void go_on() = 0;
+    virtual void answer(int64_t result, WakeOn where) = 0;
+    virtual void answer_and_stop(int64_t result) = 0;
+    // `deadline`: nanoseconds of CLOCK_MONOTONIC.
+    virtual Stop wait(std::optional<int64_t> deadline) = 0;
 
     // Valid as Stop::has_registers says, and before the first resume(). Values that the application may not set
     // (non-canonical bases, system flags, reserved MXCSR bits) are cleaned by the platform when it goes on.

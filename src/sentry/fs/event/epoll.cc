@@ -182,11 +182,12 @@ std::vector<epoll_event> EpollFile::collect(Task& task, size_t most) {
 
 SysResult<std::vector<epoll_event>> EpollFile::wait(Task& task, size_t most, Deadline deadline) {
     using Events = std::vector<epoll_event>;
-    auto result = task.wait_on(waiters_, EPOLLIN, deadline, [&]() -> std::optional<SysResult<Events>> {
-        Events events = collect(task, most);
-        if (!events.empty()) return SysResult<Events>(std::move(events));
-        return std::nullopt;
-    });
+    auto result = task.wait_or_park(Ref<RefCounted>(this), waiters_, EPOLLIN, deadline,
+                                    [&]() -> std::optional<SysResult<Events>> {
+                                        Events events = collect(task, most);
+                                        if (!events.empty()) return SysResult<Events>(std::move(events));
+                                        return std::nullopt;
+                                    });
     if (!result.ok() && result.error().value == ETIMEDOUT) return Events();
     return result;
 }

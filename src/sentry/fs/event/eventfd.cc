@@ -22,16 +22,17 @@ std::string EventFile::fdinfo(Task& task) {
 
 SysResult<size_t> EventFile::read_at(Task& task, IoBuffer& into, int64_t) {
     if (into.remaining() < sizeof(uint64_t)) return Errno(EINVAL);
-    uint64_t value = TRY(task.wait_on(waiters_, EPOLLIN, std::nullopt, [&]() -> std::optional<SysResult<uint64_t>> {
-        std::lock_guard lock(mutex_);
-        if (count_ == 0) {
-            if (nonblocking()) return SysResult<uint64_t>(Errno(EAGAIN));
-            return std::nullopt;
-        }
-        uint64_t taken = semaphore_ ? 1 : count_;
-        count_ -= taken;
-        return SysResult<uint64_t>(taken);
-    }));
+    uint64_t value = TRY(task.wait_or_park(Ref<RefCounted>(this), waiters_, EPOLLIN, std::nullopt,
+                                           [&]() -> std::optional<SysResult<uint64_t>> {
+                                               std::lock_guard lock(mutex_);
+                                               if (count_ == 0) {
+                                                   if (nonblocking()) return SysResult<uint64_t>(Errno(EAGAIN));
+                                                   return std::nullopt;
+                                               }
+                                               uint64_t taken = semaphore_ ? 1 : count_;
+                                               count_ -= taken;
+                                               return SysResult<uint64_t>(taken);
+                                           }));
     waiters_.notify(EPOLLOUT);
     return into.copy_to(&value, sizeof(value));
 }

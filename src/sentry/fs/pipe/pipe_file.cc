@@ -23,14 +23,15 @@ PipeFile::~PipeFile() { pipe_->close_end(readable(), writable()); }
 
 SysResult<size_t> PipeFile::read_at(Task& task, IoBuffer& into, int64_t) {
     if (into.remaining() == 0) return size_t{0};
-    return task.wait_on(pipe_->waiters, EPOLLIN | EPOLLHUP, std::nullopt, [&]() -> std::optional<SysResult<size_t>> {
-        auto outcome = pipe_->read(into);
-        if (outcome.error != 0) return SysResult<size_t>(Errno(outcome.error));
-        if (outcome.hung_up) return SysResult<size_t>(size_t{0});
-        if (!outcome.would_block) return SysResult<size_t>(outcome.bytes);
-        if (nonblocking()) return SysResult<size_t>(Errno(EAGAIN));
-        return std::nullopt;
-    });
+    return task.wait_or_park(pipe_, pipe_->waiters, EPOLLIN | EPOLLHUP, std::nullopt,
+                             [&]() -> std::optional<SysResult<size_t>> {
+                                 auto outcome = pipe_->read(into);
+                                 if (outcome.error != 0) return SysResult<size_t>(Errno(outcome.error));
+                                 if (outcome.hung_up) return SysResult<size_t>(size_t{0});
+                                 if (!outcome.would_block) return SysResult<size_t>(outcome.bytes);
+                                 if (nonblocking()) return SysResult<size_t>(Errno(EAGAIN));
+                                 return std::nullopt;
+                             });
 }
 
 SysResult<size_t> PipeFile::write_all(Task& task, IoBuffer& from, bool nonblocking) {

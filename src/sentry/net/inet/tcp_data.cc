@@ -202,34 +202,36 @@ SysResult<size_t> TcpSocket::receive(Task& task, ReceiveRequest& request) {
                         ? wanted
                         : std::min<size_t>(options_.receive_low_water.load(std::memory_order_relaxed), wanted);
     size_t total = 0;
-    auto result =
-        block(task, waiters()->queue, EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLRDHUP, request.flags & MSG_DONTWAIT,
-              options_.receive_timeout, [&]() -> std::optional<SysResult<size_t>> {
-                  while (true) {
-                      // A read ends at an urgent mark that lies ahead.
-                      size_t most = up_to_mark(mine, reading.peek);
-                      if (reading.peek && most != SIZE_MAX) most -= std::min(most, reading.peeked);
-                      if (most != SIZE_MAX && total > 0 && !reading.peek && most == 0) return SysResult<size_t>(total);
-                      auto progress = discard ? incoming.skip(std::min(wanted - total, most), reading)
-                                              : incoming.read(request.data, reading, most);
-                      total += progress.bytes;
-                      if (progress.bytes > 0 && progress.bytes == most) return SysResult<size_t>(total);
-                      if (progress.error != 0) return SysResult<size_t>(Errno(progress.error));
-                      if (total >= target) return SysResult<size_t>(total);
-                      if (progress.bytes > 0) continue;
-                      bool over = progress.ended || receive_shut_.load(std::memory_order_relaxed) ||
-                                  connection.reset[mine.side].load(std::memory_order_relaxed);
-                      if (total > 0) {
-                          if (over) return SysResult<size_t>(total);
-                          return std::nullopt;
-                      }
-                      // An end that came in order is no error, whatever followed it.
-                      if (int error = connection.errors[mine.side]; error != 0 && error != EPIPE)
-                          return SysResult<size_t>(Errno(take_connection_error(mine)));
-                      if (over) return SysResult<size_t>(size_t{0});
-                      return std::nullopt;
-                  }
-              });
+    auto result = block(
+        task, waiters(), EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLRDHUP, request.flags & MSG_DONTWAIT,
+        options_.receive_timeout,
+        [&]() -> std::optional<SysResult<size_t>> {
+            while (true) {
+                // A read ends at an urgent mark that lies ahead.
+                size_t most = up_to_mark(mine, reading.peek);
+                if (reading.peek && most != SIZE_MAX) most -= std::min(most, reading.peeked);
+                if (most != SIZE_MAX && total > 0 && !reading.peek && most == 0) return SysResult<size_t>(total);
+                auto progress = discard ? incoming.skip(std::min(wanted - total, most), reading)
+                                        : incoming.read(request.data, reading, most);
+                total += progress.bytes;
+                if (progress.bytes > 0 && progress.bytes == most) return SysResult<size_t>(total);
+                if (progress.error != 0) return SysResult<size_t>(Errno(progress.error));
+                if (total >= target) return SysResult<size_t>(total);
+                if (progress.bytes > 0) continue;
+                bool over = progress.ended || receive_shut_.load(std::memory_order_relaxed) ||
+                            connection.reset[mine.side].load(std::memory_order_relaxed);
+                if (total > 0) {
+                    if (over) return SysResult<size_t>(total);
+                    return std::nullopt;
+                }
+                // An end that came in order is no error, whatever followed it.
+                if (int error = connection.errors[mine.side]; error != 0 && error != EPIPE)
+                    return SysResult<size_t>(Errno(take_connection_error(mine)));
+                if (over) return SysResult<size_t>(size_t{0});
+                return std::nullopt;
+            }
+        },
+        [&] { return total == 0 && target <= 1; });
     if (!result.ok() && total > 0) return total;
     return result;
 }

@@ -157,30 +157,32 @@ SysResult<size_t> UnixDatagram::receive(Task& task, ReceiveRequest& request) {
         }
         return request.flags & MSG_TRUNC ? packet.size : part;
     };
-    return block(task, waiters()->queue, EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLRDHUP, request.flags & MSG_DONTWAIT,
-                 options_.receive_timeout, [&]() -> std::optional<SysResult<size_t>> {
-                     Ref<Passenger> passenger;
-                     std::optional<SysResult<size_t>> answer;
-                     std::optional<Packet> taken;
-                     if (request.flags & MSG_PEEK) {
-                         queue_.peek([&](Packet& packet) {
-                             passenger = packet.passenger;
-                             answer = hand_out(packet);
-                         });
-                     } else if (taken = queue_.take(); taken) {
-                         made_room();
-                         passenger = taken->passenger;
-                         answer = hand_out(*taken);
-                     }
-                     if (answer) {
-                         if (answer->ok())
-                             deliver(task, passenger.get(), passenger ? passenger->files : nullptr, request);
-                         return answer;
-                     }
-                     if (int error = take_error(); error != 0) return SysResult<size_t>(Errno(error));
-                     if (receive_shut_) return SysResult<size_t>(size_t{0});
-                     return std::nullopt;
-                 });
+    return block(
+        task, waiters(), EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLRDHUP, request.flags & MSG_DONTWAIT,
+        options_.receive_timeout,
+        [&]() -> std::optional<SysResult<size_t>> {
+            Ref<Passenger> passenger;
+            std::optional<SysResult<size_t>> answer;
+            std::optional<Packet> taken;
+            if (request.flags & MSG_PEEK) {
+                queue_.peek([&](Packet& packet) {
+                    passenger = packet.passenger;
+                    answer = hand_out(packet);
+                });
+            } else if (taken = queue_.take(); taken) {
+                made_room();
+                passenger = taken->passenger;
+                answer = hand_out(*taken);
+            }
+            if (answer) {
+                if (answer->ok()) deliver(task, passenger.get(), passenger ? passenger->files : nullptr, request);
+                return answer;
+            }
+            if (int error = take_error(); error != 0) return SysResult<size_t>(Errno(error));
+            if (receive_shut_) return SysResult<size_t>(size_t{0});
+            return std::nullopt;
+        },
+        [] { return true; });
 }
 
 SysResult<void> UnixDatagram::shutdown(int how) {

@@ -111,29 +111,31 @@ SysResult<size_t> UnixStream::receive_bytes(Task& task, UnixConnection& connecti
         request.flags & MSG_WAITALL
             ? request.data.remaining()
             : std::min<size_t>(options_.receive_low_water.load(std::memory_order_relaxed), request.data.remaining());
-    auto result =
-        block(task, waiters()->queue, EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLRDHUP, request.flags & MSG_DONTWAIT,
-              options_.receive_timeout, [&]() -> std::optional<SysResult<size_t>> {
-                  while (true) {
-                      auto progress = incoming.read(request.data, reading);
-                      total += progress.bytes;
-                      if (progress.error != 0) return SysResult<size_t>(Errno(progress.error));
-                      if (reading.stop || (total >= target && total > 0) || request.data.remaining() == 0)
-                          return SysResult<size_t>(total);
-                      if (progress.ended) {
-                          if (total > 0) return SysResult<size_t>(total);
-                          if (int error = take_connection_error(connection); error != 0)
-                              return SysResult<size_t>(Errno(error));
-                          return SysResult<size_t>(size_t{0});
-                      }
-                      if (progress.would_block) {
-                          if (total == 0)
-                              if (int error = take_connection_error(connection); error != 0)
-                                  return SysResult<size_t>(Errno(error));
-                          return std::nullopt;
-                      }
-                  }
-              });
+    auto result = block(
+        task, waiters(), EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLRDHUP, request.flags & MSG_DONTWAIT,
+        options_.receive_timeout,
+        [&]() -> std::optional<SysResult<size_t>> {
+            while (true) {
+                auto progress = incoming.read(request.data, reading);
+                total += progress.bytes;
+                if (progress.error != 0) return SysResult<size_t>(Errno(progress.error));
+                if (reading.stop || (total >= target && total > 0) || request.data.remaining() == 0)
+                    return SysResult<size_t>(total);
+                if (progress.ended) {
+                    if (total > 0) return SysResult<size_t>(total);
+                    if (int error = take_connection_error(connection); error != 0)
+                        return SysResult<size_t>(Errno(error));
+                    return SysResult<size_t>(size_t{0});
+                }
+                if (progress.would_block) {
+                    if (total == 0)
+                        if (int error = take_connection_error(connection); error != 0)
+                            return SysResult<size_t>(Errno(error));
+                    return std::nullopt;
+                }
+            }
+        },
+        [&] { return total == 0 && target <= 1 && !reading.started; });
     if (!result.ok() && total == 0) return result;
     if (total > 0 || reading.started) deliver(task, reading.sender.get(), reading.files, request);
     return total;
@@ -151,30 +153,31 @@ SysResult<size_t> UnixStream::receive_packet(Task& task, UnixConnection& connect
         if (part < packet.size) request.out_flags |= MSG_TRUNC;
         return request.flags & MSG_TRUNC ? packet.size : part;
     };
-    return block(task, waiters()->queue, EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLRDHUP, request.flags & MSG_DONTWAIT,
-                 options_.receive_timeout, [&]() -> std::optional<SysResult<size_t>> {
-                     Ref<Passenger> passenger;
-                     std::optional<SysResult<size_t>> answer;
-                     std::optional<Packet> taken;
-                     if (request.flags & MSG_PEEK) {
-                         incoming.peek([&](Packet& packet) {
-                             passenger = packet.passenger;
-                             answer = hand_out(packet);
-                         });
-                     } else if (taken = incoming.take(); taken) {
-                         passenger = taken->passenger;
-                         answer = hand_out(*taken);
-                     }
-                     if (answer) {
-                         if (answer->ok())
-                             deliver(task, passenger.get(), passenger ? passenger->files : nullptr, request);
-                         return answer;
-                     }
-                     if (int error = take_connection_error(connection); error != 0)
-                         return SysResult<size_t>(Errno(error));
-                     if (incoming.ended()) return SysResult<size_t>(size_t{0});
-                     return std::nullopt;
-                 });
+    return block(
+        task, waiters(), EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLRDHUP, request.flags & MSG_DONTWAIT,
+        options_.receive_timeout,
+        [&]() -> std::optional<SysResult<size_t>> {
+            Ref<Passenger> passenger;
+            std::optional<SysResult<size_t>> answer;
+            std::optional<Packet> taken;
+            if (request.flags & MSG_PEEK) {
+                incoming.peek([&](Packet& packet) {
+                    passenger = packet.passenger;
+                    answer = hand_out(packet);
+                });
+            } else if (taken = incoming.take(); taken) {
+                passenger = taken->passenger;
+                answer = hand_out(*taken);
+            }
+            if (answer) {
+                if (answer->ok()) deliver(task, passenger.get(), passenger ? passenger->files : nullptr, request);
+                return answer;
+            }
+            if (int error = take_connection_error(connection); error != 0) return SysResult<size_t>(Errno(error));
+            if (incoming.ended()) return SysResult<size_t>(size_t{0});
+            return std::nullopt;
+        },
+        [] { return true; });
 }
 
 uint32_t UnixStream::poll_events() {

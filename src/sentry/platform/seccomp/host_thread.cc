@@ -75,10 +75,32 @@ void HostThread::interrupt() const {
     syscall(SYS_tgkill, process_, thread_id_, interrupt_signal());
 }
 
-Stop HostThread::resume() {
+void HostThread::send(int64_t answer) {
+    if (state_ == State::kDead || !listener_.answer(notification_, answer)) [[unlikely]] {
+        unanswerable_.store(true, std::memory_order_relaxed);
+    }
+}
+
+Stop HostThread::wait(std::optional<int64_t> deadline) {
+    Stop stop;
+    seccomp_notif notification;
+    if (deadline && state_ != State::kDead && !listener_.wait_until(*deadline)) {
+        stop.reason = StopReason::kTimeout;
+        return stop;
+    }
+    if (state_ == State::kDead || unanswerable_.load(std::memory_order_relaxed) || !listener_.receive(notification))
+        [[unlikely]] {
+        state_ = State::kDead;
+        return stop;
+    }
+    take_stop(notification, stop);
+    return stop;
+}
+
+void HostThread::go_on() {
     if (state_ != State::kAtFrame) {
         CHECK(state_ == State::kDead);
-        return {};
+        return;
     }
     layout_.write(area_, stub_area_, registers_);
     if (fp_is_here_) {
@@ -86,15 +108,35 @@ Stop HostThread::resume() {
         layout_.write_fp(area_, fp_image());
         fp_is_here_ = false;
     }
-    return run(0);
+    send(0);
+}
+
+void HostThread::answer(int64_t result, WakeOn where) {
+    if (where == WakeOn::kAnyCpu) listener_.set_same_cpu(false);
+    if (state_ == State::kAtFrame) {
+        registers_.ax = static_cast<uint64_t>(result);
+        go_on();
+    } else {
+        send(clean_result(result));
+    }
+    if (where == WakeOn::kAnyCpu) listener_.set_same_cpu(true);
+}
+
+void HostThread::answer_and_stop(int64_t result) {
+    // The signal first: the thread waits killably (or in the handler, with signals blocked), so the answer is kept and
+    // the frame holds everything.
+    if (state_ != State::kDead) interrupt();
+    answer(result, WakeOn::kThisCpu);
+}
+
+Stop HostThread::resume() {
+    go_on();
+    return wait();
 }
 
 Stop HostThread::complete_syscall(int64_t result) {
-    if (state_ == State::kAtFrame) {
-        registers_.ax = static_cast<uint64_t>(result);
-        return resume();
-    }
-    return run(clean_result(result));
+    answer(result, WakeOn::kThisCpu);
+    return wait();
 }
 
 Stop HostThread::complete_and_stop(int64_t result) {
@@ -105,21 +147,8 @@ Stop HostThread::complete_and_stop(int64_t result) {
         stop.has_registers = true;
         return stop;
     }
-    // The signal first: the thread waits killably, so the answer is kept and the frame holds everything.
-    if (state_ == State::kAtSyscall) interrupt();
-    return run(clean_result(result));
-}
-
-Stop HostThread::run(int64_t answer) {
-    Stop stop;
-    seccomp_notif notification;
-    if (state_ == State::kDead || !listener_.answer(notification_, answer) || !listener_.receive(notification))
-        [[unlikely]] {
-        state_ = State::kDead;
-        return stop;
-    }
-    take_stop(notification, stop);
-    return stop;
+    answer_and_stop(result);
+    return wait();
 }
 
 void HostThread::take_stop(const seccomp_notif& notification, Stop& stop) {

@@ -1,13 +1,15 @@
 // One host thread of a stub process that runs application code, and the state it stopped in.
 //
-// The hot path is run(): one SEND and one RECV, no locks, no allocations.
+// The hot path is send() and wait(): one SEND and one RECV, no locks, no allocations.
 #pragma once
 
 #include <linux/seccomp.h>
 #include <sys/types.h>
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "sentry/platform/platform.h"
@@ -32,6 +34,11 @@ class HostThread {
     Stop resume();
     Stop complete_syscall(int64_t result);
     Stop complete_and_stop(int64_t result);
+    // The halves of the three: see AppThread.
+    void go_on();
+    void answer(int64_t result, WakeOn where);
+    void answer_and_stop(int64_t result);
+    Stop wait(std::optional<int64_t> deadline = std::nullopt);
     Registers& registers() { return registers_; }
     std::span<std::byte> fp_state();
     void interrupt() const;
@@ -40,7 +47,7 @@ class HostThread {
   private:
     enum class State { kDead, kAtFrame, kAtSyscall };
 
-    Stop run(int64_t answer);
+    void send(int64_t answer);
     void take_stop(const seccomp_notif& notification, Stop& stop);
     void take_frame(int signo, const seccomp_notif& notification, Stop& stop);
     void clear();
@@ -49,7 +56,8 @@ class HostThread {
     std::span<std::byte> fp_image();
 
     State state_ = State::kDead;
-    bool fp_is_here_ = false;  // fp_image_ is newer than the frame
+    std::atomic<bool> unanswerable_{false};  // the thread was found gone when it was to be answered
+    bool fp_is_here_ = false;                // fp_image_ is newer than the frame
     uint64_t notification_ = 0;
     Listener listener_;
     const FrameLayout& layout_;

@@ -5,6 +5,7 @@
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
+#include <time.h>
 
 #include <cstdio>
 #include <cstring>
@@ -47,6 +48,24 @@ bool Listener::receive(seccomp_notif& into) {
         // Either a signal took the thread out of its notification before we saw it, or nobody is left to notify.
         if (thread_is_gone()) return false;
     }
+}
+
+bool Listener::wait_until(int64_t deadline) {
+    constexpr int64_t kSecond = 1'000'000'000;
+    for (;;) {
+        timespec now{};
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        const int64_t left = deadline - (now.tv_sec * kSecond + now.tv_nsec);
+        if (left <= 0) return false;
+        const timespec patience{.tv_sec = left / kSecond, .tv_nsec = left % kSecond};
+        pollfd entry{.fd = fd_.get(), .events = POLLIN, .revents = 0};
+        const int ready = ppoll(&entry, 1, &patience, nullptr);
+        if (ready > 0 || (ready < 0 && errno != EINTR)) return true;
+    }
+}
+
+void Listener::set_same_cpu(bool same) {
+    ioctl(fd_.get(), SECCOMP_IOCTL_NOTIF_SET_FLAGS, same ? SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP : 0);
 }
 
 bool Listener::answer(uint64_t id, int64_t value) {

@@ -17,6 +17,10 @@ class Listener {
 
     // Waits for the next notification. False: the thread is dead.
     bool receive(seccomp_notif& into);
+    // Waits until there is a notification to receive (true) or `deadline` (of CLOCK_MONOTONIC) has come.
+    bool wait_until(int64_t deadline);
+    // Whether who is woken by an answer goes on on the waking CPU. It does at first.
+    void set_same_cpu(bool same);
     // Answers notification `id`. False: the thread is dead, or being killed.
     bool answer(uint64_t id, int64_t value);
     // Puts a copy of `fd` into the stub that waits in notification `id`: its number there.

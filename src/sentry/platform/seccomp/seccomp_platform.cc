@@ -13,6 +13,10 @@ class SeccompThread final : public AppThread {
     Stop resume() override { return thread_.resume(); }
     Stop complete_syscall(int64_t result) override { return thread_.complete_syscall(result); }
     Stop complete_and_stop(int64_t result) override { return thread_.complete_and_stop(result); }
+    void go_on() override { thread_.go_on(); }
+    void answer(int64_t result, WakeOn where) override { thread_.answer(result, where); }
+    void answer_and_stop(int64_t result) override { thread_.answer_and_stop(result); }
+    Stop wait(std::optional<int64_t> deadline) override { return thread_.wait(deadline); }
     Registers& registers() override { return thread_.registers(); }
     std::span<std::byte> fp_state() override { return thread_.fp_state(); }
     void interrupt() override { thread_.interrupt(); }

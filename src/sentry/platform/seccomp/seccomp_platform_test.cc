@@ -484,6 +484,69 @@ TEST_F(SeccompPlatformTest, KilledProcessStopsDead) {
     EXPECT_TRUE(make_thread(*make_space(), prog_syscalls) != nullptr);
 }
 
+TEST_F(SeccompPlatformTest, AnotherThreadMayAnswer) {
+    auto space = make_space();
+    auto thread = make_thread(*space, prog_syscalls);
+    thread->registers().ax = 11;
+    ASSERT_EQ(thread->resume().syscall.nr, 11u);
+    for (WakeOn where : {WakeOn::kThisCpu, WakeOn::kAnyCpu, WakeOn::kThisCpu}) {
+        std::thread other([&] {
+            std::this_thread::sleep_for(std::chrono::milliseconds(2));
+            thread->answer(12, where);
+        });
+        Stop stop = thread->wait(std::nullopt);
+        other.join();
+        ASSERT_EQ(stop.reason, StopReason::kSyscall);
+        EXPECT_EQ(stop.syscall.nr, 12u);
+    }
+}
+
+TEST_F(SeccompPlatformTest, AnotherThreadMayAnswerAndStop) {
+    auto space = make_space();
+    auto thread = make_thread(*space, prog_two);
+    thread->registers().bx = 100;
+    thread->registers().bp = 4711;
+    ASSERT_EQ(thread->resume().syscall.nr, 100u);
+    std::thread other([&] { thread->answer_and_stop(55); });
+    Stop stop = thread->wait(std::nullopt);
+    other.join();
+    ASSERT_EQ(stop.reason, StopReason::kInterrupted);
+    ASSERT_TRUE(stop.has_registers);
+    EXPECT_EQ(thread->registers().ax, 55u);
+    EXPECT_EQ(thread->registers().bp, 4711u);
+    // And again, from a stop that has registers.
+    thread->answer_and_stop(56);
+    stop = thread->wait(std::nullopt);
+    ASSERT_EQ(stop.reason, StopReason::kInterrupted);
+    EXPECT_EQ(thread->registers().ax, 56u);
+    EXPECT_EQ(thread->registers().bp, 4711u);
+    stop = thread->resume();
+    ASSERT_EQ(stop.reason, StopReason::kSyscall);
+    EXPECT_EQ(stop.syscall.nr, 777u);
+    EXPECT_EQ(stop.syscall.args[0], 56u);
+}
+
+TEST_F(SeccompPlatformTest, WaitingEndsAtItsDeadline) {
+    auto space = make_space();
+    auto thread = make_thread(*space, prog_syscalls);
+    ASSERT_EQ(thread->resume().reason, StopReason::kSyscall);
+    auto now = [] {
+        timespec at;
+        clock_gettime(CLOCK_MONOTONIC, &at);
+        return at.tv_sec * 1'000'000'000 + at.tv_nsec;
+    };
+    const int64_t deadline = now() + 5'000'000;
+    EXPECT_EQ(thread->wait(deadline).reason, StopReason::kTimeout);
+    EXPECT_GE(now(), deadline);
+    EXPECT_EQ(thread->wait(0).reason, StopReason::kTimeout);
+    thread->answer(33, WakeOn::kThisCpu);
+    EXPECT_EQ(thread->wait(now() + 60'000'000'000).syscall.nr, 33u);
+    // A death ends it too.
+    std::thread killer([&] { space->kill(); });
+    EXPECT_EQ(thread->wait(now() + 60'000'000'000).reason, StopReason::kDead);
+    killer.join();
+}
+
 TEST_F(SeccompPlatformTest, StubHasNoDescriptorsAndNoPagesOfTheSentrys) {
     auto space = make_space();
     auto thread = make_thread(*space, prog_syscalls);

@@ -1,0 +1,85 @@
+#include "sentry/kernel/parked_call.h"
+
+#include "sentry/kernel/task.h"
+#include "sentry/kernel/task_run.h"
+
+namespace casemate::sentry {
+namespace {
+thread_local WakeBatch* batch_of_thread = nullptr;
+}  // namespace
+
+void ParkedCall::arm(Ref<RefCounted> keep, WaitQueue* queue, uint32_t events, Deadline deadline) {
+    keep_ = std::move(keep);
+    queue_ = queue;
+    deadline_ = deadline;
+    result.reset();
+    set_events(events);
+    set_state(State::kArmed);
+    if (queue_ != nullptr) queue_->add(*this);
+}
+
+void ParkedCall::leave() {
+    if (queue_ != nullptr) queue_->remove(*this);
+    queue_ = nullptr;
+    keep_.reset();
+}
+
+// Claims it for the calling thread, or notes the wake-up for its owner.
+bool ParkedCall::wake() {
+    while (true) {
+        switch (state()) {
+            case State::kParked:
+                if (!change(State::kParked, State::kClaimed)) continue;
+                // From here on nobody but us goes on with the task, so it lives.
+                if (WakeBatch* batch = WakeBatch::current())
+                    batch->add(*task_);
+                else
+                    kick();
+                return true;
+            case State::kArmed:
+                if (!change(State::kArmed, State::kWoken)) continue;
+                return true;
+            default:
+                return false;
+        }
+    }
+}
+
+bool ParkedCall::notified(uint32_t) { return wake(); }
+
+bool ParkedCall::finish(int64_t value) {
+    // Written before the state tells: the owner reads it only when it is woken, or under the lock that we hold.
+    result = value;
+    return wake();
+}
+
+void ParkedCall::kick() {
+    set_state(State::kKicking);
+    task_->app().answer_and_stop(-EINTR);
+    set_state(State::kKicked);
+}
+
+WakeBatch::WakeBatch(Task& task) : task_(task) { batch_of_thread = this; }
+
+WakeBatch::~WakeBatch() {
+    run(WakeOn::kThisCpu);
+    batch_of_thread = nullptr;
+}
+
+WakeBatch* WakeBatch::current() { return batch_of_thread; }
+
+Task* WakeBatch::task_of_thread() { return batch_of_thread != nullptr ? &batch_of_thread->task_ : nullptr; }
+
+bool WakeBatch::run(WakeOn where) {
+    if (ready_.empty() || running_) return false;
+    running_ = true;
+    for (size_t i = 0; i < ready_.size(); ++i) {
+        Ref<Task> task = std::move(ready_[i]);
+        TaskRunner::make_again(*task, where);
+    }
+    ready_.clear();
+    running_ = false;
+    return true;
+}
+
+}  // namespace casemate::sentry

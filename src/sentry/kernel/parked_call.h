@@ -1,0 +1,103 @@
+// A blocked system call whose thread need not be woken to end it.
+//
+// A task that blocks in the ordinary way keeps its sentry thread asleep in the handler: who wakes it wakes that thread,
+// perhaps on another core, which then answers the application: two wake-ups. A call that has changed nothing yet can be
+// parked instead (Task::wait_or_park): its handler returns kParked, its thread waits for the application's next stop
+// although the present one is unanswered, and whoever makes the condition true makes the call again, on its own
+// thread, and answers the application. A system call of another task does so when it has answered its own application
+// (WakeBatch); threads that serve no task, and all who want to interrupt the call, have the application stopped
+// instead (kick), which wakes the task's thread to see to it.
+//
+// The state says who may touch the call (and what belongs to "own thread only" of the task):
+//
+//   kNone     no parked call
+//   kArmed    being made by its owner (the task's thread, or who claimed it): a wake-up is only noted
+//   kWoken    the same, and to be made again
+//   kParked   nobody's; the task's thread waits for a stop
+//   kClaimed  whoever won it from kParked makes it again
+//   kKicking, kKicked   the task's thread is to see to it
+#pragma once
+
+#include <atomic>
+#include <optional>
+#include <vector>
+
+#include "base/ref.h"
+#include "sentry/kernel/clock.h"
+#include "sentry/kernel/wait_queue.h"
+#include "sentry/platform/platform.h"
+
+namespace casemate::sentry {
+
+class Task;
+
+class ParkedCall final : public Waiter {
+  public:
+    enum class State : uint32_t { kNone, kArmed, kWoken, kParked, kClaimed, kKicking, kKicked };
+
+    void set_task(Task& task) { task_ = &task; }
+    State state() const { return state_.load(std::memory_order_seq_cst); }
+    void set_state(State state) { state_.store(state, std::memory_order_seq_cst); }
+    bool change(State from, State to) { return state_.compare_exchange_strong(from, to, std::memory_order_seq_cst); }
+    bool claim() { return state() == State::kParked && change(State::kParked, State::kClaimed); }
+
+    bool armed() const {
+        State now = state_.load(std::memory_order_relaxed);
+        return now == State::kArmed || now == State::kWoken;
+    }
+
+    // Owner: queues it. `keep` holds the queue alive.
+    void arm(Ref<RefCounted> keep, WaitQueue* queue, uint32_t events, Deadline deadline);
+    // Owner: takes it out of its queue.
+    void leave();
+    bool queued() const { return queue_ != nullptr; }
+
+    // The condition came true; from any thread, under the lock that leave() takes. True: it is woken by this.
+    bool notified(uint32_t events) override;
+    // The same with the call's result: it is not made again. For one that sleeps without a queue (futexes).
+    bool finish(int64_t result);
+    // Who claimed it: the task's thread is to see to it.
+    void kick();
+
+    // Owner's.
+    const Deadline& deadline() const { return deadline_; }
+    std::optional<int64_t> result;
+    const Stop* stop = nullptr;  // the call itself, in the loop of the task's thread
+
+  private:
+    bool wake();
+
+    Task* task_ = nullptr;
+    std::atomic<State> state_{State::kNone};
+    WaitQueue* queue_ = nullptr;
+    Ref<RefCounted> keep_;
+    Deadline deadline_;
+};
+
+// The parked calls that a task's thread has claimed while it worked for its own task. It sees to them before it waits
+// for anything.
+class WakeBatch {
+  public:
+    explicit WakeBatch(Task& task);
+    ~WakeBatch();
+    // Before the calling thread waits for anything.
+    static void flush() {
+        if (WakeBatch* batch = current()) batch->run(WakeOn::kThisCpu);
+    }
+    // The calling thread's; null if it serves no task.
+    static WakeBatch* current();
+    // The task that the calling thread serves, or null.
+    static Task* task_of_thread();
+
+    void add(Task& task) { ready_.emplace_back(&task); }
+    bool empty() const { return ready_.empty(); }
+    // Makes the calls again and answers. Holds no lock. True: there were any.
+    bool run(WakeOn where);
+
+  private:
+    Task& task_;
+    bool running_ = false;
+    std::vector<Ref<Task>> ready_;
+};
+
+}  // namespace casemate::sentry
