@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include <linux/futex.h>
 
@@ -332,4 +333,85 @@ CASE(wait4_sees_children_in_any_order) {
         EXPECT_EQ(seen, 6);
         EXPECT_EQ(sum, 6 * 40 + 15);
     }
+}
+
+// ---- poll and accept
+
+CASE(poll_of_several_pipes) {
+    constexpr int kRounds = 600;
+    int ends[3][2], back[2];
+    for (auto& pair : ends) OK(pipe(pair));
+    OK(pipe(back));
+    pid_t poller = child([&] {
+        for (int i = 0; i < kRounds; ++i) {
+            pollfd watch[] = {{ends[0][0], POLLIN, 0}, {ends[1][0], POLLIN, 0}, {ends[2][0], POLLIN, 0}};
+            EXPECT_EQ(poll(watch, 3, i % 2 ? -1 : 20000), 1);
+            EXPECT_EQ(watch[i % 3].revents, POLLIN);
+            char c;
+            EXPECT_EQ(read(ends[i % 3][0], &c, 1), 1);
+            EXPECT_EQ(write(back[1], &c, 1), 1);
+        }
+    });
+    for (int i = 0; i < kRounds; ++i) {
+        char c = 'p';
+        EXPECT_EQ(write(ends[i % 3][1], &c, 1), 1);
+        EXPECT_EQ(read(back[0], &c, 1), 1);
+        if (i % 200 == 0) sleep_ms(5);
+    }
+    EXPECT_EXIT(poller, 0);
+}
+CASE(poll_time_out_over_a_stop) {
+    int ends[2];
+    OK(pipe(ends));
+    pid_t poller = child([&] {
+        pollfd watch{ends[0], POLLIN, 0};
+        uint64_t before = now_ns();
+        EXPECT_EQ(poll(&watch, 1, 150), 0);
+        EXPECT(now_ns() - before >= 150000000);
+    });
+    EXPECT(reaches_state(poller, "S"));
+    kill(poller, SIGSTOP);
+    sleep_ms(20);
+    kill(poller, SIGCONT);
+    EXPECT_EXIT(poller, 0);
+}
+CASE(poll_is_interrupted) {
+    int ends[2];
+    OK(pipe(ends));
+    handle(SIGUSR1, SA_RESTART);
+    pid_t poller = child([&] {
+        pollfd watch{ends[0], POLLIN, 0};
+        FAILS(poll(&watch, 1, -1), EINTR);
+    });
+    EXPECT(reaches_state(poller, "S"));
+    kill(poller, SIGUSR1);
+    EXPECT_EXIT(poller, 0);
+}
+CASE(accept_waits_for_each_connection) {
+    int listener = OK(socket(AF_UNIX, SOCK_STREAM, 0));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    strcpy(address.sun_path, "s");
+    OK(bind(listener, (sockaddr*)&address, sizeof address));
+    OK(listen(listener, 4));
+    pid_t server = child([&] {
+        for (int i = 0; i < 50; ++i) {
+            int fd = OK(accept(listener, nullptr, nullptr));
+            char c;
+            EXPECT_EQ(read(fd, &c, 1), 1);
+            EXPECT_EQ(write(fd, &c, 1), 1);
+            close(fd);
+        }
+    });
+    for (int i = 0; i < 50; ++i) {
+        int fd = OK(socket(AF_UNIX, SOCK_STREAM, 0));
+        OK(connect(fd, (sockaddr*)&address, sizeof address));
+        char c = 'a' + i % 20, got = 0;
+        EXPECT_EQ(write(fd, &c, 1), 1);
+        EXPECT_EQ(read(fd, &got, 1), 1);
+        EXPECT_EQ(got, c);
+        EXPECT_EQ(read(fd, &got, 1), 0);
+        close(fd);
+    }
+    EXPECT_EXIT(server, 0);
 }

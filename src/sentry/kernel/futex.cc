@@ -97,7 +97,7 @@ SysResult<int64_t> FutexTable::wait(Task& task, GuestAddr address, uint32_t expe
                                     Deadline deadline) {
     if (bitset == 0) return Errno(EINVAL);
     Key parked_key = TRY(key_of(task, address, shared));
-    if (task.begin_park(nullptr, nullptr, 0, deadline)) {
+    if (task.begin_park(deadline)) {
         auto parked = std::make_unique<FutexSleeper>(task);
         Sleeper& sleeper = parked->sleeper;
         sleeper.key = parked_key;

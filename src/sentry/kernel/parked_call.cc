@@ -8,20 +8,22 @@ namespace {
 thread_local WakeBatch* batch_of_thread = nullptr;
 }  // namespace
 
-void ParkedCall::arm(Ref<RefCounted> keep, WaitQueue* queue, uint32_t events, Deadline deadline) {
-    keep_ = std::move(keep);
-    queue_ = queue;
+void ParkedCall::arm(Deadline deadline) {
     deadline_ = deadline;
     result.reset();
-    set_events(events);
     set_state(State::kArmed);
-    if (queue_ != nullptr) queue_->add(*this);
+}
+
+void ParkedCall::join(Ref<RefCounted> keep, WaitQueue& queue, uint32_t events) {
+    if (entry_)
+        more_.push_back(std::make_unique<Entry>(*this, std::move(keep), queue, events));
+    else
+        entry_.emplace(*this, std::move(keep), queue, events);
 }
 
 void ParkedCall::leave() {
-    if (queue_ != nullptr) queue_->remove(*this);
-    queue_ = nullptr;
-    keep_.reset();
+    entry_.reset();
+    more_.clear();
 }
 
 // Claims it for the calling thread, or notes the wake-up for its owner.
@@ -44,8 +46,6 @@ bool ParkedCall::wake() {
         }
     }
 }
-
-bool ParkedCall::notified(uint32_t) { return wake(); }
 
 bool ParkedCall::finish(int64_t value) {
     // Written before the state tells: the owner reads it only when it is woken, or under the lock that we hold.

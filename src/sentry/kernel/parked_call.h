@@ -19,6 +19,7 @@
 #pragma once
 
 #include <atomic>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -31,7 +32,7 @@ namespace casemate::sentry {
 
 class Task;
 
-class ParkedCall final : public Waiter {
+class ParkedCall {
   public:
     enum class State : uint32_t { kNone, kArmed, kWoken, kParked, kClaimed, kKicking, kKicked };
 
@@ -46,15 +47,15 @@ class ParkedCall final : public Waiter {
         return now == State::kArmed || now == State::kWoken;
     }
 
-    // Owner: queues it. `keep` holds the queue alive.
-    void arm(Ref<RefCounted> keep, WaitQueue* queue, uint32_t events, Deadline deadline);
-    // Owner: takes it out of its queue.
+    // Owner: from here on wake-ups are noted.
+    void arm(Deadline deadline);
+    // Owner: queues it, once or several times. `keep` holds the queue alive.
+    void join(Ref<RefCounted> keep, WaitQueue& queue, uint32_t events);
+    // Owner: takes it out of its queues.
     void leave();
-    bool queued() const { return queue_ != nullptr; }
 
-    // The condition came true; from any thread, under the lock that leave() takes. True: it is woken by this.
-    bool notified(uint32_t events) override;
-    // The same with the call's result: it is not made again. For one that sleeps without a queue (futexes).
+    // The condition came true, with the call's result: it is not made again. For one that sleeps without a queue
+    // (futexes); from any thread, under the lock that leaving takes. True: it is woken by this.
     bool finish(int64_t result);
     // Who claimed it: the task's thread is to see to it.
     void kick();
@@ -65,12 +66,28 @@ class ParkedCall final : public Waiter {
     const Stop* stop = nullptr;  // the call itself, in the loop of the task's thread
 
   private:
+    // Its place in a queue.
+    class Entry final : public Waiter {
+      public:
+        Entry(ParkedCall& call, Ref<RefCounted> keep, WaitQueue& queue, uint32_t events)
+            : Waiter(events), call_(call), keep_(std::move(keep)), queue_(queue) {
+            queue_.add(*this);
+        }
+        ~Entry() override { queue_.remove(*this); }
+        // Under the queue's lock, which remove() takes.
+        bool notified(uint32_t) override { return call_.wake(); }
+
+      private:
+        ParkedCall& call_;
+        const Ref<RefCounted> keep_;
+        WaitQueue& queue_;
+    };
     bool wake();
 
     Task* task_ = nullptr;
     std::atomic<State> state_{State::kNone};
-    WaitQueue* queue_ = nullptr;
-    Ref<RefCounted> keep_;
+    std::optional<Entry> entry_;                // the first place
+    std::vector<std::unique_ptr<Entry>> more_;  // the others (poll)
     Deadline deadline_;
 };
 

@@ -130,7 +130,8 @@ class Task final : public RefCounted {
                       Unchanged unchanged) -> typename std::invoke_result_t<Attempt>::value_type {
         using Answer = typename std::invoke_result_t<Attempt>::value_type;
         if (auto done = attempt()) return std::move(*done);
-        if (unchanged() && begin_park(std::move(keep), &queue, events, deadline)) {
+        if (unchanged() && begin_park(deadline)) {
+            park_at(std::move(keep), queue, events);
             if (auto done = attempt()) {
                 cancel_park();
                 return std::move(*done);
@@ -145,9 +146,13 @@ class Task final : public RefCounted {
         typename std::invoke_result_t<Attempt>::value_type {
         return wait_or_park(std::move(keep), queue, events, deadline, attempt, [] { return true; });
     }
-    // False: it has to wait in the ordinary way, until `deadline` as it is then.
-    bool begin_park(Ref<RefCounted> keep, WaitQueue* queue, uint32_t events, Deadline& deadline);
+    // The steps of that: begin, queue at one or several, look at the condition again, then either cancel or end the
+    // call with kParked. False: it has to wait in the ordinary way, until `deadline` as it is then.
+    bool begin_park(Deadline& deadline);
+    void park_at(Ref<RefCounted> keep, WaitQueue& queue, uint32_t events);
     void cancel_park();
+    // A relative time-out does not start again when a parked call is made again.
+    Deadline deadline_of_call(Deadline fresh) const;
     // The calling thread makes a parked call of this task again and serves another one: it may not sleep.
     bool borrowed() const;
 

@@ -20,6 +20,10 @@ bool TaskRunner::may_be_parked(uint64_t number) {
         case SYS_readv:
         case SYS_recvfrom:
         case SYS_recvmsg:
+        case SYS_accept:
+        case SYS_accept4:
+        case SYS_poll:
+        case SYS_ppoll:
         case SYS_epoll_wait:
         case SYS_epoll_pwait:
         case SYS_epoll_pwait2:
@@ -31,17 +35,24 @@ bool TaskRunner::may_be_parked(uint64_t number) {
     }
 }
 
-bool Task::begin_park(Ref<RefCounted> keep, WaitQueue* queue, uint32_t events, Deadline& deadline) {
+bool Task::begin_park(Deadline& deadline) {
     Parts& parts = *parts_;
-    // A relative time-out is not to start again.
-    if (parts.making_again) deadline = parts.parked_call.deadline();
+    deadline = deadline_of_call(deadline);
     if (!parts.may_park || parts.saved_mask || interrupted()) return false;
     if (deadline && *deadline <= monotonic_now()) return false;
     release_held_parent(*this);
     parts.sleeping.store(true, std::memory_order_relaxed);
     process_->switches.fetch_add(1, std::memory_order_relaxed);
-    parts.parked_call.arm(std::move(keep), queue, events, deadline);
+    parts.parked_call.arm(deadline);
     return true;
+}
+
+void Task::park_at(Ref<RefCounted> keep, WaitQueue& queue, uint32_t events) {
+    parts_->parked_call.join(std::move(keep), queue, events);
+}
+
+Deadline Task::deadline_of_call(Deadline fresh) const {
+    return parts_->making_again ? parts_->parked_call.deadline() : fresh;
 }
 
 void Task::cancel_park() {
@@ -59,8 +70,10 @@ TaskRunner::Next TaskRunner::again(Task& task, bool may_park) {
     Task::Parts& parts = task.parts();
     task.cancel_park();
     if (parts.futex_sleeper) task.kernel().futexes().leave_parked(task);
-    if (parts.parked_call.result)
+    if (parts.parked_call.result) {
+        parts.call.inside.store(false, std::memory_order_relaxed);
         return {Next::Kind::kComplete, *std::exchange(parts.parked_call.result, std::nullopt)};
+    }
     parts.making_again = true;
     Next next = handle_syscall(task, *parts.parked_call.stop, may_park);
     parts.making_again = false;
@@ -90,14 +103,14 @@ TaskRunner::Next TaskRunner::wait_parked(Task& task, Stop& stop) {
     while (true) {
         switch (parked.state()) {
             case State::kParked: {
-                // Nobody was here: the deadline came, or the thread is gone.
+                // Nobody was here: the deadline is near (the rest is slept in the call itself), or the thread is gone.
                 if (!parked.claim()) continue;
                 bool timeout = came.reason == StopReason::kTimeout;
                 if (timeout) {
                     task.in_application_.store(false, std::memory_order_release);
                     if (parts.futex_sleeper) {
                         task.kernel().futexes().leave_parked(task);
-                        if (!parked.result) parked.result = -ETIMEDOUT;
+                        if (!parked.result && monotonic_now() >= *parked.deadline()) parked.result = -ETIMEDOUT;
                     }
                     Next next = again(task, false);
                     parked.set_state(State::kNone);
@@ -143,11 +156,9 @@ TaskRunner::Next TaskRunner::wait_parked(Task& task, Stop& stop) {
                 return next;
             }
             default:
-                // Another thread is at it, and close to its end unless this is a death or a time-out.
-                if (came.reason == StopReason::kTimeout)
-                    came = task.app_->wait(std::nullopt);
-                else
-                    ::sched_yield();
+                // Another thread is at it: it ends the call, or parks it again (then a time-out is still to be seen
+                // to).
+                ::sched_yield();
         }
     }
 }

@@ -126,7 +126,8 @@ TaskRunner::Next TaskRunner::handle_syscall(Task& task, const Stop& stop, bool m
     args.nr = call.nr;
     for (size_t i = 0; i < 6; ++i) args.a[i] = call.args[i];
     task.parts().syscall_number = call.nr;
-    if (!always_allowed(task, call.nr)) [[unlikely]] {
+    // A parked call was let through when it began.
+    if (!task.parts().making_again && !always_allowed(task, call.nr)) [[unlikely]] {
         FilterOutcome outcome = apply_filter(task, call);
         if (!outcome.carry_out) {
             next.result = outcome.result;
@@ -315,6 +316,7 @@ bool TaskRunner::before_application(Task& task, Next& next, const Stop& last) {
         if (next.result == -kRestartBlock) {
             SysResult<int64_t> result = Errno(EINTR);
             if (parts.restart) {
+                parts.may_park = false;  // this is not the call itself
                 auto again = std::move(parts.restart);
                 parts.restart = nullptr;
                 result = again(task);

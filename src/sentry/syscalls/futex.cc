@@ -53,6 +53,7 @@ SysResult<int64_t> sys_futex(Task& task, const SyscallArgs& args) {
     switch (command) {
         case FUTEX_WAIT: {
             Deadline deadline = TRY(read_deadline(task, args.u64(3), false, false));
+            deadline = task.deadline_of_call(deadline);
             return wait_restartable(task, address, value, FUTEX_BITSET_MATCH_ANY, shared, deadline);
         }
         case FUTEX_WAIT_BITSET: {

@@ -23,6 +23,9 @@ class PollWaiter final : public Waiter {
     Task::ThreadWaiter& sleeper_;
 };
 
+// With more files than these the thread sleeps itself: who wakes it should not have to look at them all.
+constexpr size_t kMostParked = 64;
+
 struct Watched {
     Ref<File> file;  // null: not polled
     uint32_t events = 0;
@@ -43,6 +46,16 @@ SysResult<int64_t> poll_files(Task& task, std::vector<Watched>& list, Deadline d
     if (int64_t ready = look(); ready > 0) return ready;
     if (deadline && *deadline <= 0) return 0;
 
+    if (list.size() <= kMostParked && task.begin_park(deadline)) {
+        for (Watched& one : list) {
+            WaitQueue* queue = one.file ? one.file->waiters() : nullptr;
+            if (queue != nullptr) task.park_at(one.file, *queue, one.events | EPOLLERR | EPOLLHUP);
+        }
+        int64_t ready = look();
+        if (ready == 0) return Errno(kParked);
+        task.cancel_park();
+        return ready;
+    }
     Task::ThreadWaiter sleeper(task, ~0u);
     std::deque<PollWaiter> waiters;
     std::vector<std::pair<WaitQueue*, PollWaiter*>> queued;
@@ -129,7 +142,7 @@ SysResult<int64_t> sys_poll(Task& task, const SyscallArgs& args) {
     if (timeout == 0)
         deadline = 0;
     else if (timeout > 0)
-        deadline = monotonic_now() + timeout * (kSecond / 1000);
+        deadline = task.deadline_of_call(monotonic_now() + timeout * (kSecond / 1000));
     UserPtr<pollfd> fds(args.u64(0));
     uint64_t count = args.u32(1);
     auto result = do_poll(task, fds, count, deadline);
@@ -150,9 +163,11 @@ SysResult<int64_t> sys_ppoll(Task& task, const SyscallArgs& args) {
     if (timeout) {
         timespec value = TRY(task.read(timeout));
         deadline = TRY(deadline_after(value));
+        deadline = task.deadline_of_call(deadline);
     }
     TRY(set_mask_for_wait(task, args.u64(3), args.u64(4)));
     auto result = do_poll(task, UserPtr<pollfd>(args.u64(0)), args.u32(1), deadline);
+    if (!result.ok() && result.error().value == kParked) return result;
     write_rest(task, timeout, deadline);
     if (!result.ok() && result.error().value == kRestartSys) return Errno(kRestartNoHandler);
     return result;

@@ -209,15 +209,17 @@ SysResult<void> TcpSocket::connect(Task& task, const SocketAddress& address, boo
 
 SysResult<Ref<Socket>> TcpSocket::accept(Task& task, bool nonblocking) {
     if (!listening()) return Errno(EINVAL);
-    auto child = block(task, waiters()->queue, EPOLLIN, nonblocking, options_.receive_timeout,
-                       [&]() -> std::optional<SysResult<Ref<TcpSocket>>> {
-                           std::lock_guard lock(mutex_);
-                           if (closed_ || state_ != State::kListening) return SysResult<Ref<TcpSocket>>(Errno(EINVAL));
-                           if (pending_.empty()) return std::nullopt;
-                           Ref<TcpSocket> first = std::move(pending_.front());
-                           pending_.pop_front();
-                           return SysResult<Ref<TcpSocket>>(std::move(first));
-                       });
+    auto child = block(
+        task, waiters(), EPOLLIN, nonblocking, options_.receive_timeout,
+        [&]() -> std::optional<SysResult<Ref<TcpSocket>>> {
+            std::lock_guard lock(mutex_);
+            if (closed_ || state_ != State::kListening) return SysResult<Ref<TcpSocket>>(Errno(EINVAL));
+            if (pending_.empty()) return std::nullopt;
+            Ref<TcpSocket> first = std::move(pending_.front());
+            pending_.pop_front();
+            return SysResult<Ref<TcpSocket>>(std::move(first));
+        },
+        [] { return true; });
     if (!child.ok()) return child.take_error();
     admit_waiting();
     return Ref<Socket>(child.take_value());

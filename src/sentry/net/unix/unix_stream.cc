@@ -92,15 +92,17 @@ SysResult<void> UnixStream::connect(Task& task, const SocketAddress& address, bo
 
 SysResult<Ref<Socket>> UnixStream::accept(Task& task, bool nonblocking) {
     if (!listening()) return Errno(EINVAL);
-    auto child = block(task, waiters()->queue, EPOLLIN, nonblocking, options_.receive_timeout,
-                       [&]() -> std::optional<SysResult<Ref<UnixStream>>> {
-                           std::lock_guard lock(mutex_);
-                           if (closed_) return SysResult<Ref<UnixStream>>(Errno(EINVAL));
-                           if (pending_.empty()) return std::nullopt;
-                           Ref<UnixStream> first = std::move(pending_.front());
-                           pending_.pop_front();
-                           return SysResult<Ref<UnixStream>>(std::move(first));
-                       });
+    auto child = block(
+        task, waiters(), EPOLLIN, nonblocking, options_.receive_timeout,
+        [&]() -> std::optional<SysResult<Ref<UnixStream>>> {
+            std::lock_guard lock(mutex_);
+            if (closed_) return SysResult<Ref<UnixStream>>(Errno(EINVAL));
+            if (pending_.empty()) return std::nullopt;
+            Ref<UnixStream> first = std::move(pending_.front());
+            pending_.pop_front();
+            return SysResult<Ref<UnixStream>>(std::move(first));
+        },
+        [] { return true; });
     if (!child.ok()) return child.take_error();
     room_->writable();
     return Ref<Socket>(child.take_value());

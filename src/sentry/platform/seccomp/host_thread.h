@@ -38,6 +38,7 @@ class HostThread {
     void go_on();
     void answer(int64_t result, WakeOn where);
     void answer_and_stop(int64_t result);
+    // kTimeout comes up to a millisecond early.
     Stop wait(std::optional<int64_t> deadline = std::nullopt);
     Registers& registers() { return registers_; }
     std::span<std::byte> fp_state();

@@ -7,6 +7,8 @@
 #include <sys/utsname.h>
 #include <time.h>
 
+#include <algorithm>
+#include <climits>
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -55,11 +57,10 @@ bool Listener::wait_until(int64_t deadline) {
     for (;;) {
         timespec now{};
         clock_gettime(CLOCK_MONOTONIC, &now);
-        const int64_t left = deadline - (now.tv_sec * kSecond + now.tv_nsec);
+        const int64_t left = (deadline - (now.tv_sec * kSecond + now.tv_nsec)) / 1'000'000;
         if (left <= 0) return false;
-        const timespec patience{.tv_sec = left / kSecond, .tv_nsec = left % kSecond};
         pollfd entry{.fd = fd_.get(), .events = POLLIN, .revents = 0};
-        const int ready = ppoll(&entry, 1, &patience, nullptr);
+        const int ready = poll(&entry, 1, static_cast<int>(std::min<int64_t>(left, INT_MAX)));
         if (ready > 0 || (ready < 0 && errno != EINTR)) return true;
     }
 }

@@ -17,7 +17,8 @@ class Listener {
 
     // Waits for the next notification. False: the thread is dead.
     bool receive(seccomp_notif& into);
-    // Waits until there is a notification to receive (true) or `deadline` (of CLOCK_MONOTONIC) has come.
+    // Waits until there is a notification to receive (true) or `deadline` (of CLOCK_MONOTONIC) is less than a
+    // millisecond away: poll counts those only.
     bool wait_until(int64_t deadline);
     // Whether who is woken by an answer goes on on the waking CPU. It does at first.
     void set_same_cpu(bool same);

@@ -28,7 +28,7 @@
 //   tgkill             signal SIGURG
 //   kill               signal SIGKILL (only when pidfd_open fails)
 //   waitid             P_PID or P_PIDFD; wait4 with a pid (only when pidfd_open fails)
-//   poll               one entry, time limit 0; ppoll with one entry and a time limit
+//   poll               one entry, time limit 0 or in milliseconds
 //   process_vm_readv, process_vm_writev    flags 0
 //   madvise            MADV_REMOVE, in the control area
 //   getpid, close
