@@ -43,7 +43,8 @@ struct Outcome {
     setpgid(0, 0);
     if (chdir(directory) != 0) fail(__FILE__, __LINE__, std::string("chdir: ") + errno_name(errno));
     umask(022);
-    for (int number : {SIGPIPE, SIGCHLD, SIGINT, SIGTERM, SIGHUP}) signal(number, SIG_DFL);
+    // Whatever the shell that started us ignored: in the background that is SIGINT and SIGQUIT.
+    for (int number = 1; number <= SIGRTMAX; ++number) signal(number, SIG_DFL);
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, nullptr);
