@@ -94,16 +94,17 @@ constexpr Option kEvents[] = {{"interval", 0, "TIME", "time between two statisti
 constexpr Option kSpec[] = {{"bundle", 'b', "DIR", "where config.json is written (default: the current folder)"},
                             {"rootless", 0, nullptr, "for a container of an ordinary user"},
                             kHelp};
-constexpr Option kDo[] = {{"engine", 0, "ENGINE", "which guest kernel", "auto|sentry|microvm"},
-                          {"net", 0, "NETWORK", "none, sandbox (both: loopback only), or the path of a network namespace"},
-                          {"volume", 0, "SRC:DST[:ro]", "share a file or folder of the host (may be repeated)"},
-                          {"memory", 0, "SIZE", "memory of the sandbox, as 512m or 4g"},
-                          {"cpus", 0, "N", "processors of the sandbox"},
-                          {"env", 'e', "NAME=VALUE", "set a variable of the environment (may be repeated)"},
-                          {"cwd", 0, "DIR", "working folder (default: the current one)"},
-                          {"user", 'u', "UID[:GID]", "user and group of the process (default: the caller's)"},
-                          {"tty", 't', nullptr, "give the command a terminal also when standard input is none"},
-                          kHelp};
+constexpr Option kDo[] = {
+    {"engine", 0, "ENGINE", "which guest kernel", "auto|sentry|microvm"},
+    {"net", 0, "NETWORK", "none, sandbox (both: loopback only), or the path of a network namespace"},
+    {"volume", 0, "SRC:DST[:ro]", "share a file or folder of the host (may be repeated)"},
+    {"memory", 0, "SIZE", "memory of the sandbox, as 512m or 4g"},
+    {"cpus", 0, "N", "processors of the sandbox"},
+    {"env", 'e', "NAME=VALUE", "set a variable of the environment (may be repeated)"},
+    {"cwd", 0, "DIR", "working folder (default: the current one)"},
+    {"user", 'u', "UID[:GID]", "user and group of the process (default: the caller's)"},
+    {"tty", 't', nullptr, "give the command a terminal also when standard input is none"},
+    kHelp};
 constexpr Option kDebug[] = {
     {"section", 's', "NAME", "print only this (may be repeated)", "tasks|memory|files|sockets|log|counters|profile"},
     {"pid", 'p', "PID", "only this process, by its number in the sandbox"},

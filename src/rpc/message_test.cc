@@ -6,7 +6,8 @@ namespace casemate::rpc {
 namespace {
 
 TEST(Message, RequestSurvives) {
-    RequestMessage request{"svc", "Method", std::string("\0\xff", 2), std::chrono::seconds(3), {{"k", "v"}, {"k", "w"}}};
+    RequestMessage request{
+        "svc", "Method", std::string("\0\xff", 2), std::chrono::seconds(3), {{"k", "v"}, {"k", "w"}}};
     auto back = decode_request(encode_request(request));
     ASSERT_TRUE(back.has_value());
     EXPECT_EQ(back->service, "svc");

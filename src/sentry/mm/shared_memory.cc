@@ -11,7 +11,8 @@ SysResult<Ref<SharedMemory>> SharedMemory::create(MemoryFile& memory, uint64_t s
 
 SysResult<Mappable::Piece> SharedMemory::backing(uint64_t offset, uint64_t size, bool) {
     if (offset >= range_.size) return Piece{.size = 0};
-    return Piece{.in_memory_file = true, .offset = range_.offset + offset, .size = std::min(size, range_.size - offset)};
+    return Piece{
+        .in_memory_file = true, .offset = range_.offset + offset, .size = std::min(size, range_.size - offset)};
 }
 
 SysResult<void> SharedMemory::punch(uint64_t offset, uint64_t size) {

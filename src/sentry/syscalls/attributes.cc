@@ -166,20 +166,13 @@ SysResult<int64_t> sys_umask(Task& task, const SyscallArgs& args) {
 }
 
 constexpr SyscallRow kRows[] = {
-    {76, "truncate", sys_truncate, Support::kFull},
-    {77, "ftruncate", sys_ftruncate, Support::kFull},
-    {90, "chmod", sys_chmod, Support::kFull},
-    {91, "fchmod", sys_fchmod, Support::kFull},
-    {92, "chown", sys_chown, Support::kFull},
-    {93, "fchown", sys_fchown, Support::kFull},
-    {94, "lchown", sys_lchown, Support::kFull},
-    {95, "umask", sys_umask, Support::kFull},
-    {132, "utime", sys_utime, Support::kFull},
-    {235, "utimes", sys_utimes, Support::kFull},
-    {260, "fchownat", sys_fchownat, Support::kFull},
-    {261, "futimesat", sys_futimesat, Support::kFull},
-    {268, "fchmodat", sys_fchmodat, Support::kFull},
-    {280, "utimensat", sys_utimensat, Support::kFull},
+    {76, "truncate", sys_truncate, Support::kFull},    {77, "ftruncate", sys_ftruncate, Support::kFull},
+    {90, "chmod", sys_chmod, Support::kFull},          {91, "fchmod", sys_fchmod, Support::kFull},
+    {92, "chown", sys_chown, Support::kFull},          {93, "fchown", sys_fchown, Support::kFull},
+    {94, "lchown", sys_lchown, Support::kFull},        {95, "umask", sys_umask, Support::kFull},
+    {132, "utime", sys_utime, Support::kFull},         {235, "utimes", sys_utimes, Support::kFull},
+    {260, "fchownat", sys_fchownat, Support::kFull},   {261, "futimesat", sys_futimesat, Support::kFull},
+    {268, "fchmodat", sys_fchmodat, Support::kFull},   {280, "utimensat", sys_utimensat, Support::kFull},
     {452, "fchmodat2", sys_fchmodat2, Support::kFull},
 };
 

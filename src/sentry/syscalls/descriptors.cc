@@ -2,9 +2,9 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/fs.h>
-#include <sys/resource.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "base/checked.h"
@@ -154,8 +154,8 @@ SysResult<int64_t> sys_fcntl(Task& task, const SyscallArgs& args) {
         case F_DUPFD_CLOEXEC: {
             int least = static_cast<int>(argument);
             if (least < 0 || static_cast<uint64_t>(least) >= task.limit(RLIMIT_NOFILE)) return Errno(EINVAL);
-            int copy = TRY(
-                task.files().insert(entry.file, command == F_DUPFD_CLOEXEC, task.limit(RLIMIT_NOFILE), least));
+            int copy =
+                TRY(task.files().insert(entry.file, command == F_DUPFD_CLOEXEC, task.limit(RLIMIT_NOFILE), least));
             return static_cast<int64_t>(copy);
         }
         case F_DUPFD_QUERY: {

@@ -46,7 +46,6 @@ SysResult<void> before_write(Task& task, File& file, IoBuffer& from, std::option
     return {};
 }
 
-
 SysResult<int64_t> sys_read(Task& task, const SyscallArgs& args) {
     Ref<File> file = TRY(task.files().get(args.fd(0)));
     IoBuffer buffer = TRY(user_buffer(task, args.u64(1), args.u64(2)));
@@ -182,8 +181,8 @@ SysResult<int64_t> sys_fallocate(Task& task, const SyscallArgs& args) {
     int mode = args.i32(1);
     int64_t offset = args.i64(2), size = args.i64(3);
     if (offset < 0 || size <= 0) return Errno(EINVAL);
-    constexpr int kKnown = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE | FALLOC_FL_COLLAPSE_RANGE |
-                           FALLOC_FL_INSERT_RANGE | FALLOC_FL_UNSHARE_RANGE;
+    constexpr int kKnown = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE |
+                           FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE | FALLOC_FL_UNSHARE_RANGE;
     if (mode & ~kKnown) return Errno(EOPNOTSUPP);
     if ((mode & FALLOC_FL_PUNCH_HOLE) && !(mode & FALLOC_FL_KEEP_SIZE)) return Errno(EOPNOTSUPP);
     if ((mode & FALLOC_FL_PUNCH_HOLE) && (mode & FALLOC_FL_ZERO_RANGE)) return Errno(EOPNOTSUPP);

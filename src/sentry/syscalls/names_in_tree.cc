@@ -66,7 +66,8 @@ SysResult<int64_t> sys_symlinkat(Task& task, const SyscallArgs& args) {
     return do_symlink(task, args.u64(0), args.fd(1), args.u64(2));
 }
 
-SysResult<int64_t> do_link(Task& task, int old_dirfd, GuestAddr old_path, int new_dirfd, GuestAddr new_path, int flags) {
+SysResult<int64_t> do_link(Task& task, int old_dirfd, GuestAddr old_path, int new_dirfd, GuestAddr new_path,
+                           int flags) {
     std::string from = TRY(task.read_path(old_path));
     std::string to = TRY(task.read_path(new_path));
     return zero(make_link(task, old_dirfd, from, new_dirfd, to, flags));

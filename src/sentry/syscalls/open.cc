@@ -12,9 +12,9 @@ namespace casemate::sentry {
 
 namespace {
 
-constexpr int kKnownFlags = O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK | O_SYNC | O_DSYNC |
-                            O_ASYNC | O_DIRECT | 0100000 /* O_LARGEFILE */ | O_DIRECTORY | O_NOFOLLOW | O_NOATIME |
-                            O_CLOEXEC | O_PATH | O_TMPFILE;
+constexpr int kKnownFlags = O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK | O_SYNC |
+                            O_DSYNC | O_ASYNC | O_DIRECT | 0100000 /* O_LARGEFILE */ | O_DIRECTORY | O_NOFOLLOW |
+                            O_NOATIME | O_CLOEXEC | O_PATH | O_TMPFILE;
 
 SysResult<int64_t> do_open(Task& task, int dirfd, GuestAddr path, int flags, uint32_t mode, uint64_t resolve = 0) {
     std::string text = TRY(task.read_path(path));

@@ -119,7 +119,8 @@ SysResult<int64_t> sys_copy_file_range(Task& task, const SyscallArgs& args) {
     size_t size = std::min<size_t>(args.u64(4), kMaxIoSize);
     int64_t start = from.value ? *from.value : TRY(in->seek(task, 0, SEEK_CUR));
     int64_t into = to.value ? *to.value : TRY(out->seek(task, 0, SEEK_CUR));
-    if (!checked_add<int64_t>(start, static_cast<int64_t>(size)) || !checked_add<int64_t>(into, static_cast<int64_t>(size)))
+    if (!checked_add<int64_t>(start, static_cast<int64_t>(size)) ||
+        !checked_add<int64_t>(into, static_cast<int64_t>(size)))
         return Errno(EOVERFLOW);
     if (source == target && start < into + static_cast<int64_t>(size) && into < start + static_cast<int64_t>(size))
         return Errno(EINVAL);
@@ -228,8 +229,7 @@ SysResult<int64_t> sys_splice(Task& task, const SyscallArgs& args) {
         if (to_pipe == nullptr && (out->flags() & O_APPEND)) return Errno(EINVAL);
         Offset to = TRY(read_offset(task, args.u64(3)));
         if (to.value && !out->seekable()) return Errno(ESPIPE);
-        int64_t n =
-            TRY(drain_pipe(task, *from_pipe, *out, to, size, nonblocking || in->nonblocking()));
+        int64_t n = TRY(drain_pipe(task, *from_pipe, *out, to, size, nonblocking || in->nonblocking()));
         TRY(write_offset(task, to));
         return n;
     }

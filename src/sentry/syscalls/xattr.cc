@@ -27,7 +27,8 @@ SysResult<void> check_access(Task& task, const Path& place, std::string_view nam
     if (write) TRY(check_writable_mount(place));
     if (name.starts_with("security.") || name.starts_with("system.")) {
         if (write && name == "security.capability" && !task.has_capability(CAP_SETFCAP)) return Errno(EPERM);
-        if (write && name.starts_with("security.") && name != "security.capability" && !task.has_capability(CAP_SYS_ADMIN))
+        if (write && name.starts_with("security.") && name != "security.capability" &&
+            !task.has_capability(CAP_SYS_ADMIN))
             return Errno(EPERM);
         return {};
     }

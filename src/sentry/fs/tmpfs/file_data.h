@@ -1,4 +1,5 @@
-// FileData: the bytes of a regular file that lives in the memory file: tmpfs, memfd, /dev/shm, the overlay's upper layer.
+// FileData: the bytes of a regular file that lives in the memory file: tmpfs, memfd, /dev/shm, the overlay's upper
+// layer.
 //
 // Pieces of the memory file (extents) appear as the file is written or mapped, each as large as the file was so far, so
 // that big files are a few of them; holes read as zero. Reads and writes are memcpy between the memory file and

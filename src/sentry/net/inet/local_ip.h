@@ -1,5 +1,5 @@
-// Packets that are not TCP's: those that the pod sends to itself go to raw sockets, then to their protocol; others leave by
-// a link, or came by one. IPv4 packets are seen with their header, IPv6's without.
+// Packets that are not TCP's: those that the pod sends to itself go to raw sockets, then to their protocol; others
+// leave by a link, or came by one. IPv4 packets are seen with their header, IPv6's without.
 #pragma once
 
 #include "sentry/net/interfaces.h"
@@ -11,7 +11,8 @@ class Network;
 
 // `packet`: from, to, hop limit, class and link are set; its data is what follows the IP header, checksums right.
 void deliver_locally(Network& network, uint8_t protocol, Packet& packet);
-// Where its way leads: out of a link, to the pod's own sockets, or both (groups). Errors of the stack: EMSGSIZE and so on.
+// Where its way leads: out of a link, to the pod's own sockets, or both (groups). Errors of the stack: EMSGSIZE and so
+// on.
 SysResult<void> send_packet(Network& network, uint8_t protocol, const RouteChoice& way, Packet& packet);
 // What came by a link and is not TCP's or UDP's; the stack has given its own answers. False: nobody wants it.
 bool deliver_from_link(Network& network, uint8_t protocol, Packet& packet);
