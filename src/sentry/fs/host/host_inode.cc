@@ -511,7 +511,8 @@ bool HostInode::revalidate_child(std::string_view name, Inode* child) {
         if (a.inode != known->key_.inode || a.device != known->key_.device) return false;
         std::lock_guard lock(known->mutex_);
         if ((known->attributes_.mode & S_IFMT) != (a.mode & S_IFMT)) return false;
-        known->take_attributes(a);
+        // What a change of our own made unknown is not known from a hint of before.
+        if (known->attributes_known_) known->take_attributes(a);
         return true;
     };
     {
