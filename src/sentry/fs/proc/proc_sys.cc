@@ -161,8 +161,9 @@ Ref<Inode> make_sys_directory(Ref<ProcFileSystem> files) {
             task.namespaces().uts->set_domain_name(std::string(value));
             return {};
         });
-    std::string boot_id = random_uuid();
-    add("kernel/random/boot_id", 0444, [boot_id](Task&) -> SysResult<std::string> { return boot_id + "\n"; });
+    // One process is one guest kernel: the same in every /proc of its containers.
+    static const std::string boot_id = random_uuid();
+    add("kernel/random/boot_id", 0444, [](Task&) -> SysResult<std::string> { return boot_id + "\n"; });
     add("kernel/random/uuid", 0444, [](Task&) -> SysResult<std::string> { return random_uuid() + "\n"; });
     add("kernel/random/entropy_avail", 0444, [](Task&) -> SysResult<std::string> { return std::string("256\n"); });
     add("kernel/random/poolsize", 0444, [](Task&) -> SysResult<std::string> { return std::string("256\n"); });
