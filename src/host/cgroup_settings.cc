@@ -67,6 +67,23 @@ Result<void> apply_in_any_order(PendingSettings settings) {
     return {};
 }
 
+Result<void> apply_pids(const CgroupSettings& files, const std::optional<int64_t>& limit) {
+    if (!given(limit)) return {};
+    return files.write("pids.limit", "pids", "pids.max", *limit > 0 ? std::to_string(*limit) : "max");
+}
+
+Result<void> apply_hugepages(const CgroupSettings& files, const std::vector<oci::HugepageLimit>& limits,
+                             const std::string& suffix) {
+    for (size_t i = 0; i < limits.size(); i++) {
+        std::string field = fmt::format("hugepageLimits[{}].limit", i), file = "hugetlb." + limits[i].page_size;
+        TRY(files.write(field, "hugetlb", file + suffix, std::to_string(limits[i].limit)));
+        // Reservations count apart, where the kernel does (5.7).
+        if (files.has("hugetlb", file + ".rsvd" + suffix))
+            TRY(files.write(field, "hugetlb", file + ".rsvd" + suffix, std::to_string(limits[i].limit)));
+    }
+    return {};
+}
+
 uint64_t cpu_weight_of_shares(uint64_t shares) {
     if (shares == 0) return 0;
     if (shares <= 2) return 1;

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/result.h"
 #include "host/cgroup.h"
+#include "oci/spec.h"
 
 namespace casemate::host {
 
@@ -29,6 +31,14 @@ class CgroupSettings {
   private:
     const CgroupRecord& record_;
 };
+
+// A limit that says something: runc and its clients write 0 for none.
+inline bool given(const std::optional<int64_t>& value) { return value.value_or(0) != 0; }
+
+// What both versions have alike. `suffix` ends the name of a huge page limit's file.
+Result<void> apply_pids(const CgroupSettings& files, const std::optional<int64_t>& limit);
+Result<void> apply_hugepages(const CgroupSettings& files, const std::vector<oci::HugepageLimit>& limits,
+                             const std::string& suffix);
 
 // Settings that limit each other (quota, period and burst; limit and swap): tries them in turn, and those that failed
 // again after others went through. The error is that of one which fails to the end.

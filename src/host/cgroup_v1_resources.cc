@@ -8,8 +8,6 @@ namespace casemate::host {
 
 namespace {
 
-bool given(const std::optional<int64_t>& value) { return value.value_or(0) != 0; }
-
 Result<void> apply_memory_limits(const CgroupSettings& files, const oci::MemoryResources& memory) {
     std::optional<int64_t> swap = memory.swap;
     // No limit for memory alone would leave the sum with swap limited, where the kernel counts it.
@@ -132,18 +130,9 @@ Result<void> apply_resources_v1(const CgroupRecord& record, const oci::Resources
     CgroupSettings files(record);
     TRY(apply_memory(files, resources.memory));
     TRY(apply_cpu(files, resources.cpu));
-    if (given(resources.pids_limit))
-        TRY(files.write("pids.limit", "pids", "pids.max",
-                        *resources.pids_limit > 0 ? std::to_string(*resources.pids_limit) : "max"));
+    TRY(apply_pids(files, resources.pids_limit));
     TRY(apply_block_io(files, resources.block_io));
-    for (size_t i = 0; i < resources.hugepage_limits.size(); i++) {
-        const oci::HugepageLimit& limit = resources.hugepage_limits[i];
-        std::string field = fmt::format("hugepageLimits[{}].limit", i), file = "hugetlb." + limit.page_size;
-        TRY(files.write(field, "hugetlb", file + ".limit_in_bytes", std::to_string(limit.limit)));
-        // Reservations count apart, where the kernel does (5.7).
-        if (files.has("hugetlb", file + ".rsvd.limit_in_bytes"))
-            TRY(files.write(field, "hugetlb", file + ".rsvd.limit_in_bytes", std::to_string(limit.limit)));
-    }
+    TRY(apply_hugepages(files, resources.hugepage_limits, ".limit_in_bytes"));
     if (resources.network.class_id.value_or(0) != 0)
         TRY(files.write("network.classID", "net_cls", "net_cls.classid", std::to_string(*resources.network.class_id)));
     for (size_t i = 0; i < resources.network.priorities.size(); i++) {

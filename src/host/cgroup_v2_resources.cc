@@ -10,7 +10,6 @@ namespace casemate::host {
 
 namespace {
 
-bool given(const std::optional<int64_t>& value) { return value.value_or(0) != 0; }
 std::string bytes(int64_t value) { return value < 0 ? "max" : std::to_string(value); }
 
 Result<void> apply_memory(const CgroupSettings& files, const oci::MemoryResources& memory) {
@@ -117,17 +116,9 @@ Result<void> apply_resources_v2(const CgroupRecord& record, const oci::Resources
     CgroupSettings files(record);
     TRY(apply_memory(files, resources.memory));
     TRY(apply_cpu(files, resources.cpu));
-    if (given(resources.pids_limit))
-        TRY(files.write("pids.limit", "pids", "pids.max",
-                        *resources.pids_limit > 0 ? std::to_string(*resources.pids_limit) : "max"));
+    TRY(apply_pids(files, resources.pids_limit));
     TRY(apply_block_io(files, resources.block_io));
-    for (size_t i = 0; i < resources.hugepage_limits.size(); i++) {
-        const oci::HugepageLimit& limit = resources.hugepage_limits[i];
-        std::string field = fmt::format("hugepageLimits[{}].limit", i), file = "hugetlb." + limit.page_size;
-        TRY(files.write(field, "hugetlb", file + ".max", std::to_string(limit.limit)));
-        if (files.has("hugetlb", file + ".rsvd.max"))
-            TRY(files.write(field, "hugetlb", file + ".rsvd.max", std::to_string(limit.limit)));
-    }
+    TRY(apply_hugepages(files, resources.hugepage_limits, ".max"));
     if (resources.network.class_id.value_or(0) != 0)
         return CgroupSettings::unsupported("network.classID", "cgroups v2 have no net_cls controller");
     if (!resources.network.priorities.empty())

@@ -16,6 +16,33 @@ namespace {
 
 constexpr size_t kChunk = 4096;
 
+// Writes all of `from` to one side of a terminal by `write`, waiting for room there unless `nonblocking`.
+template <typename Write>
+SysResult<size_t> write_all(Task& task, WaitQueue& waiters, IoBuffer& from, bool nonblocking, Write write) {
+    size_t total = 0;
+    while (from.remaining() > 0) {
+        std::byte chunk[kChunk];
+        auto got = from.copy_from(chunk, sizeof(chunk));
+        if (!got.ok()) return total > 0 ? SysResult<size_t>(total) : got.take_error();
+        size_t done = 0;
+        auto written = task.wait_on(waiters, EPOLLOUT, std::nullopt, [&]() -> std::optional<SysResult<void>> {
+            while (done < *got) {
+                auto outcome = write(std::span<const std::byte>(chunk + done, *got - done));
+                if (outcome.hung_up) return SysResult<void>(Errno(EIO));
+                if (outcome.would_block) {
+                    if (nonblocking) return SysResult<void>(Errno(EAGAIN));
+                    return std::nullopt;
+                }
+                done += outcome.bytes;
+            }
+            return SysResult<void>();
+        });
+        total += done;
+        if (!written.ok()) return total > 0 ? SysResult<size_t>(total) : written.take_error();
+    }
+    return total;
+}
+
 }  // namespace
 
 TtySlaveFile::TtySlaveFile(Path path, int flags, Ref<Terminal> terminal)
@@ -79,29 +106,8 @@ SysResult<size_t> TtySlaveFile::read_at(Task& task, IoBuffer& into, int64_t) {
 
 SysResult<size_t> TtySlaveFile::write_at(Task& task, IoBuffer& from, int64_t&, bool) {
     if (terminal_->termios().local & 0000400 /* TOSTOP */) TRY(check_job_control(task, SIGTTOU));
-    size_t total = 0;
-    while (from.remaining() > 0) {
-        std::byte chunk[kChunk];
-        auto got = from.copy_from(chunk, sizeof(chunk));
-        if (!got.ok()) return total > 0 ? SysResult<size_t>(total) : got.take_error();
-        size_t done = 0;
-        auto written =
-            task.wait_on(terminal_->slave_waiters, EPOLLOUT, std::nullopt, [&]() -> std::optional<SysResult<void>> {
-                while (done < *got) {
-                    auto outcome = terminal_->slave_write({chunk + done, *got - done});
-                    if (outcome.hung_up) return SysResult<void>(Errno(EIO));
-                    if (outcome.would_block) {
-                        if (nonblocking()) return SysResult<void>(Errno(EAGAIN));
-                        return std::nullopt;
-                    }
-                    done += outcome.bytes;
-                }
-                return SysResult<void>();
-            });
-        total += done;
-        if (!written.ok()) return total > 0 ? SysResult<size_t>(total) : written.take_error();
-    }
-    return total;
+    return write_all(task, terminal_->slave_waiters, from, nonblocking(),
+                     [&](std::span<const std::byte> bytes) { return terminal_->slave_write(bytes); });
 }
 
 SysResult<int64_t> TtySlaveFile::ioctl(Task& task, uint64_t command, uint64_t argument) {
@@ -129,29 +135,8 @@ SysResult<size_t> TtyMasterFile::read_at(Task& task, IoBuffer& into, int64_t) {
 }
 
 SysResult<size_t> TtyMasterFile::write_at(Task& task, IoBuffer& from, int64_t&, bool) {
-    size_t total = 0;
-    while (from.remaining() > 0) {
-        std::byte chunk[kChunk];
-        auto got = from.copy_from(chunk, sizeof(chunk));
-        if (!got.ok()) return total > 0 ? SysResult<size_t>(total) : got.take_error();
-        size_t done = 0;
-        auto written =
-            task.wait_on(terminal_->master_waiters, EPOLLOUT, std::nullopt, [&]() -> std::optional<SysResult<void>> {
-                while (done < *got) {
-                    auto outcome = terminal_->master_write({chunk + done, *got - done});
-                    if (outcome.hung_up) return SysResult<void>(Errno(EIO));
-                    if (outcome.would_block) {
-                        if (nonblocking()) return SysResult<void>(Errno(EAGAIN));
-                        return std::nullopt;
-                    }
-                    done += outcome.bytes;
-                }
-                return SysResult<void>();
-            });
-        total += done;
-        if (!written.ok()) return total > 0 ? SysResult<size_t>(total) : written.take_error();
-    }
-    return total;
+    return write_all(task, terminal_->master_waiters, from, nonblocking(),
+                     [&](std::span<const std::byte> bytes) { return terminal_->master_write(bytes); });
 }
 
 SysResult<int64_t> TtyMasterFile::ioctl(Task& task, uint64_t command, uint64_t argument) {
