@@ -153,6 +153,14 @@ GuestResult<v1::GetNetworkReply> GuestClient::get_network() {
     return call<v1::GetNetworkReply>(*client_, "GetNetwork", v1::GetNetworkRequest(), timeout_);
 }
 
+void GuestClient::get_listeners(const v1::GetListenersRequest& request, Callback<v1::GetListenersReply> callback) {
+    call_async<v1::GetListenersReply>(*client_, "GetListeners", request, std::move(callback));
+}
+
+GuestResult<v1::ConnectPortReply> GuestClient::connect_port(const v1::ConnectPortRequest& request) {
+    return call<v1::ConnectPortReply>(*client_, "ConnectPort", request, timeout_);
+}
+
 GuestResult<v1::GetEventsReply> GuestClient::get_events(const v1::GetEventsRequest& request,
                                                         std::chrono::nanoseconds timeout) {
     return call<v1::GetEventsReply>(*client_, "GetEvents", request, timeout);

@@ -72,6 +72,8 @@ class GuestClient {
 
     GuestResult<v1::UpdateNetworkReply> update_network(const v1::UpdateNetworkRequest& request);
     GuestResult<v1::GetNetworkReply> get_network();
+    void get_listeners(const v1::GetListenersRequest& request, Callback<v1::GetListenersReply> callback);
+    GuestResult<v1::ConnectPortReply> connect_port(const v1::ConnectPortRequest& request);
     GuestResult<v1::GetEventsReply> get_events(const v1::GetEventsRequest& request,
                                                std::chrono::nanoseconds timeout = {});
     void get_events(const v1::GetEventsRequest& request, Callback<v1::GetEventsReply> callback);

@@ -33,6 +33,8 @@ void collect(const v1::UpdateNetworkRequest& request, Tokens& tokens) {
         tokens.insert(tokens.end(), interface.queues().begin(), interface.queues().end());
 }
 
+void collect(const v1::ConnectPortRequest& request, Tokens& tokens) { tokens.push_back(request.stream()); }
+
 void collect(const v1::SetTraceRequest& request, Tokens& tokens) { tokens.push_back(request.output()); }
 
 // Registers the service's functions with the server; one overload for those that take streams.
@@ -95,6 +97,8 @@ void register_all(Registry registry) {
     registry.add("CloseStdin", &S::close_stdin);
     registry.add("UpdateNetwork", &S::update_network);
     registry.add("GetNetwork", &S::get_network);
+    registry.add("GetListeners", &S::get_listeners);
+    registry.add("ConnectPort", &S::connect_port);
     registry.add("GetEvents", &S::get_events);
     registry.add("GetMetrics", &S::get_metrics);
     registry.add("SetClock", &S::set_clock);

@@ -1,8 +1,8 @@
 // What a guest kernel implements: one function per method of guest.proto.
 //
 // Functions run on the thread in GuestServer::run() (or its workers) and may keep the answer to give it later from any
-// thread; wait_process and get_events have to. Streams that a function does not take are closed when it returns or
-// drops them. Requests are parsed protobuf and nothing more: every field is still to be checked.
+// thread; wait_process, get_listeners and get_events have to. Streams that a function does not take are closed when it
+// returns or drops them. Requests are parsed protobuf and nothing more: every field is still to be checked.
 #pragma once
 
 #include "guest_api/errors.h"
@@ -46,6 +46,8 @@ class GuestService {
 
     virtual void update_network(v1::UpdateNetworkRequest, RequestStreams, Answer<v1::UpdateNetworkReply>) = 0;
     virtual void get_network(v1::GetNetworkRequest, Answer<v1::GetNetworkReply>) = 0;
+    virtual void get_listeners(v1::GetListenersRequest, Answer<v1::GetListenersReply>) = 0;
+    virtual void connect_port(v1::ConnectPortRequest, RequestStreams, Answer<v1::ConnectPortReply>) = 0;
     virtual void get_events(v1::GetEventsRequest, Answer<v1::GetEventsReply>) = 0;
     virtual void get_metrics(v1::GetMetricsRequest, Answer<v1::GetMetricsReply>) = 0;
     virtual void set_clock(v1::SetClockRequest, Answer<v1::SetClockReply>) = 0;

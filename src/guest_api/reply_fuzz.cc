@@ -30,6 +30,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
     parse<v1::ListProcessesReply>(result.payload);
     parse<v1::ListContainersReply>(result.payload);
+    parse<v1::GetListenersReply>(result.payload);
     parse<v1::GetEventsReply>(result.payload);
     parse<v1::GetNetworkReply>(result.payload);
     parse<v1::GetStatsReply>(result.payload);

@@ -60,6 +60,8 @@ class FakeGuest : public guest_api::GuestService {
     void close_stdin(v1::CloseStdinRequest, Answer<v1::CloseStdinReply>) override;
     void update_network(v1::UpdateNetworkRequest, RequestStreams, Answer<v1::UpdateNetworkReply>) override;
     void get_network(v1::GetNetworkRequest, Answer<v1::GetNetworkReply>) override;
+    void get_listeners(v1::GetListenersRequest, Answer<v1::GetListenersReply>) override;
+    void connect_port(v1::ConnectPortRequest, RequestStreams, Answer<v1::ConnectPortReply>) override;
     void get_events(v1::GetEventsRequest, Answer<v1::GetEventsReply>) override;
     void get_metrics(v1::GetMetricsRequest, Answer<v1::GetMetricsReply>) override;
     void set_clock(v1::SetClockRequest, Answer<v1::SetClockReply>) override;
@@ -107,6 +109,7 @@ class FakeGuest : public guest_api::GuestService {
     std::deque<v1::Event> events_;
     uint64_t next_sequence_ = 1;
     std::vector<EventWaiter> event_waiters_;
+    std::vector<Answer<v1::GetListenersReply>> listener_waiters_;
     std::map<std::string, v1::Interface> interfaces_;
     std::vector<v1::Route> routes_;
     std::vector<v1::Neighbour> neighbours_;

@@ -251,6 +251,9 @@ TEST_F(GuestApi, PauseStatsNetworkAndTheRest) {
     interface->add_queues(MUST(client().send_stream(0)));
     network.add_routes()->set_destination("0.0.0.0/0");
     MUST(client().update_network(network));
+    std::promise<uint64_t> generation;
+    client().get_listeners({}, [&](auto reply) { generation.set_value(reply.ok() ? reply->generation() : 0); });
+    EXPECT_EQ(generation.get_future().get(), 1u);
     auto seen = MUST(client().get_network());
     ASSERT_EQ(seen.interfaces_size(), 1);
     EXPECT_EQ(seen.interfaces(0).addresses(0), "10.0.0.2/24");

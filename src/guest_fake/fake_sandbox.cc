@@ -83,6 +83,21 @@ void FakeGuest::get_network(v1::GetNetworkRequest, Answer<v1::GetNetworkReply> a
     answer.ok(reply);
 }
 
+// Nobody ever listens here.
+void FakeGuest::get_listeners(v1::GetListenersRequest request, Answer<v1::GetListenersReply> answer) {
+    if (intercept("GetListeners", answer)) return;
+    v1::GetListenersReply reply;
+    reply.set_generation(1);
+    if (request.generation() != reply.generation()) return static_cast<void>(answer.ok(reply));
+    std::lock_guard lock(mutex_);
+    listener_waiters_.push_back(std::move(answer));
+}
+
+void FakeGuest::connect_port(v1::ConnectPortRequest, RequestStreams, Answer<v1::ConnectPortReply> answer) {
+    if (intercept("ConnectPort", answer)) return;
+    answer.fail(guest_api::failure(guest_api::Code::kUnavailable, ECONNREFUSED, "connect to a port"));
+}
+
 void FakeGuest::get_metrics(v1::GetMetricsRequest, Answer<v1::GetMetricsReply> answer) {
     if (intercept("GetMetrics", answer)) return;
     std::lock_guard lock(mutex_);

@@ -59,6 +59,7 @@ Result<std::unique_ptr<Pod>> Pod::create(Options options) {
 Pod::~Pod() = default;
 
 void Pod::stop() {
+    ports_.reset();
     engine_.reset();
     network_.reset();
 }
@@ -114,6 +115,10 @@ Result<void> Pod::create_container(PreparedContainer prepared, StreamFds streams
             TRY(engine_->guest().create_sandbox(options_.sandbox));
             if (options_.outside) network_ = TRY(PodNetwork::take());
             if (network_ != nullptr) TRY(network_->hand_over(engine_->guest()));
+            if (network_ != nullptr) {
+                ports_ = std::make_unique<PortMirror>(*loop_, engine_->guest());
+                ports_->start();
+            }
         }
         guest::CreateContainerRequest& request = prepared.request;
         auto place = [&](guest::FileTree& name) -> Result<void> {

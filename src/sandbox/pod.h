@@ -27,6 +27,7 @@
 #include "sandbox/control.h"
 #include "sandbox/engine.h"
 #include "sandbox/pod_network.h"
+#include "sandbox/port_mirror.h"
 #include "sandbox/prepare.h"
 #include "sandbox/state_dir.h"
 #include "sandbox/terminal.h"
@@ -100,6 +101,7 @@ class Pod {
     Options options_;
     std::unique_ptr<Engine> engine_;
     std::unique_ptr<PodNetwork> network_;  // null: loopback only
+    std::unique_ptr<PortMirror> ports_;    // with network_
     std::unique_ptr<linux::EventLoop> loop_;
     UniqueFd listener_;
     std::string first_;  // id; immutable once the container is there

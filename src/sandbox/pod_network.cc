@@ -7,6 +7,7 @@
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include <map>
 
@@ -60,13 +61,33 @@ Result<UniqueFd> open_packet_socket(const std::string& name, int index) {
     return fd;
 }
 
+// Abstract names belong to the network namespace, and go with the process that has them.
+Result<UniqueFd> claim_namespace() {
+    UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (!fd) return sys_error("socket");
+    sockaddr_un name{};
+    name.sun_family = AF_UNIX;
+    constexpr std::string_view kName("\0casemate-pod", 13);
+    memcpy(name.sun_path, kName.data(), kName.size());
+    // SAFETY: the way the C interface takes addresses.
+    if (bind(fd.get(), reinterpret_cast<sockaddr*>(&name),
+             static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + kName.size())) == 0)
+        return fd;
+    if (errno == EADDRINUSE)
+        return Error(
+            "the network namespace belongs to another pod: containers that share one join that pod by the annotations "
+            "of CRI, or get a namespace each",
+            EBUSY);
+    return sys_error("claim the network namespace");
+}
+
 }  // namespace
 
 Result<std::unique_ptr<PodNetwork>> PodNetwork::take() {
     auto network = std::unique_ptr<PodNetwork>(new PodNetwork(TRY(host::RouteSocket::open())));
+    network->claim_ = TRY(claim_namespace());
     auto done = network->read();
     if (!done.ok()) return done.take_error().with_context("take over the network namespace");
-    if (network->sockets_.empty()) return std::unique_ptr<PodNetwork>();
     return network;
 }
 
@@ -141,6 +162,7 @@ Result<void> PodNetwork::read() {
 }
 
 Result<void> PodNetwork::hand_over(guest_api::GuestClient& guest) {
+    if (sockets_.empty()) return {};  // nothing but a loopback
     removed_ = true;
     for (const RouteMessage& address : addresses_) {
         auto gone = routes_.request(address, RTM_DELADDR, 0);

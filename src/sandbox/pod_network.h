@@ -22,7 +22,7 @@ namespace guest = ::casemate::guest::v1;
 
 class PodNetwork {
   public:
-    // Of the calling thread's network namespace. Null: there is nothing but a loopback.
+    // Of the calling thread's network namespace. EBUSY: another pod has it.
     static Result<std::unique_ptr<PodNetwork>> take();
     ~PodNetwork() { give_back(); }
 
@@ -34,6 +34,7 @@ class PodNetwork {
     explicit PodNetwork(host::RouteSocket routes) : routes_(std::move(routes)) {}
     Result<void> read();
 
+    UniqueFd claim_;  // the socket by whose name other pods see that this namespace has one
     host::RouteSocket routes_;
     guest::UpdateNetworkRequest request_;
     std::vector<UniqueFd> sockets_;                            // of request_.interfaces

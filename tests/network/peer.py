@@ -7,6 +7,7 @@ usage: peer.py COMMAND ADDRESS PORT [NUMBER]
   sink    sends NUMBER bytes to a server and compares what it has got
   source  takes NUMBER bytes from a server and compares
   udp-serve, udp: echo of datagrams
+  half-close  sends NUMBER bytes to an echo, ends, and reads until the end
   ping    echo requests with NUMBER bytes
   refused, reset, timeout, unreachable: expects that error of connect or of a read
 """
@@ -180,6 +181,20 @@ def main():
                 got += part
             assert got == sent
         print("echo ok")
+    elif command == "half-close":
+        client.sendall(b"echo\n")
+        sent = b"".join(data(number, 5))
+
+        def send():
+            client.sendall(sent)
+            client.shutdown(socket.SHUT_WR)
+
+        threading.Thread(target=send).start()
+        got = b""
+        while part := client.recv(65536):
+            got += part
+        assert got == sent, len(got)
+        print("half-close ok")
     elif command == "stall":
         client.sendall(b"stall\n")
         client.settimeout(2)

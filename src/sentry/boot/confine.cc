@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,10 +26,12 @@ using host::ArgCheck;
 host::SeccompFilter sentry_filter() {
     host::SeccompFilter filter;
     // Descriptors that were passed in: content, attributes, readiness.
-    filter.allow({SYS_read,      SYS_write,           SYS_pread64, SYS_pwrite64,   SYS_preadv2,   SYS_pwritev2,
-                  SYS_lseek,     SYS_close,           SYS_fstat,   SYS_ftruncate,  SYS_fallocate, SYS_fsync,
-                  SYS_fdatasync, SYS_copy_file_range, SYS_poll,    SYS_epoll_wait, SYS_epoll_ctl, SYS_shutdown,
-                  SYS_recvmsg,   SYS_recvmmsg,        SYS_sendmsg});
+    filter.allow({SYS_read,       SYS_write,     SYS_pread64,   SYS_pwrite64,        SYS_preadv2,
+                  SYS_pwritev2,   SYS_lseek,     SYS_close,     SYS_fstat,           SYS_ftruncate,
+                  SYS_fallocate,  SYS_fsync,     SYS_fdatasync, SYS_copy_file_range, SYS_poll,
+                  SYS_epoll_wait, SYS_epoll_ctl, SYS_shutdown,  SYS_recvmsg,         SYS_recvmmsg});
+    // Not to anywhere but where the descriptor leads.
+    filter.allow_if(SYS_sendmsg, {ArgCheck::no_bits(2, MSG_FASTOPEN)});
     filter.allow_if(SYS_newfstatat, {ArgCheck::masked(3, AT_EMPTY_PATH, AT_EMPTY_PATH)});
     filter.allow_if(SYS_fcntl, {ArgCheck::equal32(1, F_GETFL)});
     filter.allow_if(SYS_fcntl, {ArgCheck::equal32(1, F_SETFL)});

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "guest_api/errors.h"
 #include "oci/config_parser.h"
+#include "sentry/boot/pod_ports.h"
 #include "sentry/kernel/task_clone.h"
 #include "sentry/kernel/task_set.h"
 #include "sentry/kernel/task_signals.h"
@@ -121,7 +122,8 @@ void Pod::get_version(v1::GetVersionRequest, Answer<v1::GetVersionReply> answer)
     reply.set_name("casemate-sentry");
     reply.set_version("0.1.0");
     reply.set_kernel_release(kernel_.options().release);
-    for (const char* capability : {"pause", "trace", "profile", "network.stack"}) reply.add_capabilities(capability);
+    for (const char* capability : {"pause", "trace", "profile", "network.stack", "network.ports"})
+        reply.add_capabilities(capability);
     answer.ok(reply);
 }
 

@@ -38,6 +38,7 @@ using BootResult = detail::BasicResult<T, BootError>;
 
 class Network;
 class Pod;
+class PodPorts;  // boot/pod_ports.h
 
 // An init or exec process that the host knows by name.
 class PodProcess final : public ProcessObserver {
@@ -102,6 +103,8 @@ class Pod final : public guest_api::GuestService, private OomObserver {
     void close_stdin(v1::CloseStdinRequest, Answer<v1::CloseStdinReply>) override;
     void update_network(v1::UpdateNetworkRequest, RequestStreams, Answer<v1::UpdateNetworkReply>) override;
     void get_network(v1::GetNetworkRequest, Answer<v1::GetNetworkReply>) override;
+    void get_listeners(v1::GetListenersRequest, Answer<v1::GetListenersReply>) override;
+    void connect_port(v1::ConnectPortRequest, RequestStreams, Answer<v1::ConnectPortReply>) override;
     void get_events(v1::GetEventsRequest, Answer<v1::GetEventsReply>) override;
     void get_metrics(v1::GetMetricsRequest, Answer<v1::GetMetricsReply>) override;
     void set_clock(v1::SetClockRequest, Answer<v1::SetClockReply>) override;
@@ -151,7 +154,8 @@ class Pod final : public guest_api::GuestService, private OomObserver {
 
     std::mutex mutex_;
     bool created_ = false;
-    Ref<Namespaces> namespaces_;  // the sandbox's own, without a mount namespace
+    std::unique_ptr<PodPorts> ports_;  // made once, when it is asked for; of the server's thread
+    Ref<Namespaces> namespaces_;       // the sandbox's own, without a mount namespace
     std::map<std::string, std::unique_ptr<PodContainer>> containers_;
     std::vector<v1::Event> events_;  // the last kKeptEvents
     uint64_t last_event_ = 0;

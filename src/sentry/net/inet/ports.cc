@@ -152,7 +152,32 @@ SysResult<void> PortTable::listen(InetSocket& socket) {
         return Errno(EADDRINUSE);
     }
     socket.listens_ = true;
+    listeners_changed_locked();
     return {};
+}
+
+void PortTable::listeners_changed_locked() {
+    listener_generation_.fetch_add(1, std::memory_order_acq_rel);
+    listener_changes_.notify(~0u, ~0u);
+}
+
+std::vector<PortTable::Reached> PortTable::loopback_listeners(size_t most) {
+    const InetAddress loopback4 = InetAddress::v4(INADDR_LOOPBACK), loopback6 = InetAddress::loopback6();
+    std::vector<Reached> found;
+    std::lock_guard lock(mutex_);
+    for (auto& [port, users] : by_port_) {
+        Reached reached{port, false, false};
+        for (InetSocket* socket : users) {
+            int bound = socket->options().bound_device;
+            if (!socket->listens_ || (bound != 0 && bound != Interfaces::kLoopback)) continue;
+            reached.v4 |= overlap(socket->local_.address, socket->v6_only(), loopback4, false);
+            reached.v6 |= socket->v6() && overlap(socket->local_.address, socket->v6_only(), loopback6, false);
+        }
+        if (reached.v4 || reached.v6) found.push_back(reached);
+    }
+    std::ranges::sort(found, {}, &Reached::port);
+    if (found.size() > most) found.resize(most);
+    return found;
 }
 
 void PortTable::release(InetSocket& socket) {
@@ -163,6 +188,7 @@ void PortTable::release(InetSocket& socket) {
         std::erase(it->second, &socket);
         if (it->second.empty()) by_port_.erase(it);
     }
+    if (socket.listens_) listeners_changed_locked();
     socket.bound_ = socket.listens_ = socket.has_peer_ = socket.accepted_ = false;
     socket.local_ = {};
 }

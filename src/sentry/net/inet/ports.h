@@ -11,6 +11,7 @@
 #include "base/ref.h"
 #include "base/result.h"
 #include "sentry/kernel/clock.h"
+#include "sentry/kernel/wait_queue.h"
 #include "sentry/net/inet/endpoint.h"
 
 namespace casemate::sentry {
@@ -49,6 +50,15 @@ class PortTable {
     // Raw sockets: no ports (all are at 0), no conflicts. Also changes the address of one that is there.
     SysResult<void> bind_raw(InetSocket& socket, const InetAddress& local);
     std::vector<Ref<InetSocket>> find_raw(int protocol, const InetAddress& to, const InetAddress& from, int link);
+    // The ports on which a TCP listener is reached by 127.0.0.1 or ::1, the lowest `most` of them.
+    struct Reached {
+        uint16_t port;
+        bool v4, v6;
+    };
+    std::vector<Reached> loopback_listeners(size_t most);
+    // Another number after each change of who listens, of which the queue tells.
+    uint64_t listener_generation() const { return listener_generation_.load(std::memory_order_acquire); }
+    WaitQueue& listener_changes() { return listener_changes_; }
     bool empty();
     void for_each(const std::function<void(InetSocket&)>& visit);
 
@@ -59,7 +69,11 @@ class PortTable {
     bool conflicts_locked(InetSocket& socket, const InetEndpoint& wanted);
     void insert_locked(InetSocket& socket, const InetEndpoint& local);
 
+    void listeners_changed_locked();
+
     std::mutex mutex_;
+    std::atomic<uint64_t> listener_generation_{1};
+    WaitQueue listener_changes_;
     std::unordered_map<uint16_t, std::vector<InetSocket*>> by_port_;  // guarded by mutex_
     std::deque<Waiting> waiting_;                                     // guarded by mutex_; by `until`
     uint32_t next_ = 0;                                               // guarded by mutex_

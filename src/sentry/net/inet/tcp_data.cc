@@ -236,6 +236,33 @@ SysResult<size_t> TcpSocket::receive(Task& task, ReceiveRequest& request) {
     return result;
 }
 
+TcpSocket::Moved TcpSocket::push(std::span<std::byte> bytes) {
+    Attached mine = attached();
+    if (!mine.connection) {
+        std::lock_guard lock(mutex_);
+        bool over = state_ != State::kConnecting;
+        return {.over = over, .reset = over};
+    }
+    if (mine.connection->reset[mine.side]) return {.over = true, .reset = true};
+    IoBuffer data = IoBuffer::kernel(bytes);
+    auto progress = mine.connection->bytes.outgoing(mine.side).write(data, send_limit(mine), nullptr);
+    return {.bytes = progress.bytes, .over = progress.ended};
+}
+
+TcpSocket::Moved TcpSocket::pull(std::span<std::byte> into) {
+    Attached mine = attached();
+    if (!mine.connection) {
+        std::lock_guard lock(mutex_);
+        bool over = state_ != State::kConnecting;
+        return {.over = over, .reset = over};
+    }
+    StreamDirection::Reading reading;
+    IoBuffer data = IoBuffer::kernel(into);
+    auto progress = mine.connection->bytes.incoming(mine.side).read(data, reading);
+    bool reset = progress.bytes == 0 && mine.connection->reset[mine.side];
+    return {.bytes = progress.bytes, .over = progress.ended || reset, .reset = reset};
+}
+
 uint32_t TcpSocket::poll_events() {
     Attached mine = attached();
     if (mine.outside) return mine.outside->poll_events();

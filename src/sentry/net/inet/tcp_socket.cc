@@ -158,6 +158,14 @@ SysResult<void> TcpSocket::start_connect(const InetEndpoint& peer, const InetAdd
     return {};
 }
 
+SysResult<Ref<TcpSocket>> TcpSocket::dial(Ref<Network> network, const InetEndpoint& peer) {
+    auto socket = make_ref<TcpSocket>(peer.address.is_v4() ? AF_INET : AF_INET6, std::move(network), 0u);
+    auto started = socket->start_connect(peer, peer.address);
+    if (started.ok()) return socket;
+    socket->closed();
+    return started.take_error();
+}
+
 SysResult<void> TcpSocket::connect(Task& task, const SocketAddress& address, bool nonblocking) {
     if (address.size < sizeof(sa_family_t)) return Errno(EINVAL);
     if (address.family() == AF_UNSPEC) return disconnect();

@@ -59,6 +59,17 @@ class TcpSocket final : public InetSocket, public stack::Listener {
     Status status() override;
     void options_changed() override;
 
+    // A connection that begins on the host (net/inet/host_connections.h): no task stands behind it, and nothing waits.
+    // ECONNREFUSED.
+    static SysResult<Ref<TcpSocket>> dial(Ref<Network> network, const InetEndpoint& peer);
+    struct Moved {
+        size_t bytes = 0;
+        bool over = false;   // no more will go this way
+        bool reset = false;  // nor the other
+    };
+    Moved push(std::span<std::byte> bytes);
+    Moved pull(std::span<std::byte> into);
+
     // As a listener of the stack.
     bool has_room() override;
     bool established(Ref<stack::Connection> connection) override;

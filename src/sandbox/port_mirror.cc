@@ -1,0 +1,108 @@
+#include "sandbox/port_mirror.h"
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <thread>
+
+#include "base/log.h"
+
+namespace casemate::sandbox {
+
+namespace {
+
+constexpr int kMostListeners = 256;
+constexpr unsigned kMostHandingOver = 32;
+constexpr int kBacklog = 64;
+constexpr auto kPause = std::chrono::milliseconds(20);
+
+// A listener on the loopback of the calling thread's network namespace.
+SysResult<UniqueFd> listen_on_loopback(uint16_t port, bool v6) {
+    UniqueFd fd(socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!fd) return last_errno();
+    int on = 1;
+    sockaddr_in address4{};
+    address4.sin_family = AF_INET;
+    address4.sin_port = htons(port);
+    address4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    sockaddr_in6 address6{};
+    address6.sin6_family = AF_INET6;
+    address6.sin6_port = htons(port);
+    address6.sin6_addr = in6addr_loopback;
+    if (setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0) return last_errno();
+    if (v6 && setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) != 0) return last_errno();
+    // SAFETY: the way the C interface takes addresses.
+    const sockaddr* address = v6 ? reinterpret_cast<sockaddr*>(&address6) : reinterpret_cast<sockaddr*>(&address4);
+    if (bind(fd.get(), address, v6 ? sizeof(address6) : sizeof(address4)) != 0) return last_errno();
+    if (listen(fd.get(), kBacklog) != 0) return last_errno();
+    return fd;
+}
+
+}  // namespace
+
+PortMirror::~PortMirror() {
+    for (auto& [port, listener] : listeners_) loop_.remove(listener.get());
+}
+
+void PortMirror::ask(uint64_t generation) {
+    guest::GetListenersRequest request;
+    request.set_generation(generation);
+    guest_.get_listeners(request, [this](guest_api::GuestResult<guest::GetListenersReply> reply) {
+        if (!reply.ok()) return;  // an older guest kernel, or it is gone
+        loop_.post([this, reply = std::move(*reply)] {
+            update(reply);
+            loop_.after(kPause, [this, generation = reply.generation()] { ask(generation); });
+        });
+    });
+}
+
+void PortMirror::update(const guest::GetListenersReply& reply) {
+    std::set<Port> wanted;
+    for (int i = 0; i < std::min(reply.listeners_size(), kMostListeners); ++i) {
+        const guest::Listener& one = reply.listeners(i);
+        if (one.port() == 0 || one.port() > 65535) continue;
+        auto number = static_cast<uint16_t>(one.port());
+        if (one.v4()) wanted.insert({number, false});
+        if (one.v6()) wanted.insert({number, true});
+    }
+    std::erase_if(listeners_, [&](auto& one) {
+        if (wanted.contains(one.first)) return false;
+        loop_.remove(one.second.get());
+        return true;
+    });
+    for (Port port : wanted)
+        if (!listeners_.contains(port)) open(port);
+}
+
+void PortMirror::open(Port port) {
+    auto listener = listen_on_loopback(port.number, port.v6);
+    if (!listener.ok()) {
+        log::info("port {} of the pod is not reached by {} outside: {}", port.number, port.v6 ? "::1" : "127.0.0.1",
+                  strerrordesc_np(listener.error().value));
+        return;
+    }
+    int fd = listener->get();
+    auto done = loop_.watch(fd, EPOLLIN, [this, port, fd](uint32_t) { accept(port, fd); });
+    if (done.ok()) listeners_.emplace(port, std::move(*listener));
+}
+
+void PortMirror::accept(Port port, int listener) {
+    UniqueFd connection(accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    // Closed at once where the guest kernel is slow to take them.
+    if (!connection || handing_over_->load() >= kMostHandingOver) return;
+    handing_over_->fetch_add(1);
+    std::thread([&guest = guest_, port, connection = std::move(connection), count = handing_over_] {
+        guest::ConnectPortRequest request;
+        request.set_port(port.number);
+        request.set_v6(port.v6);
+        auto stream = guest.send_stream(connection.get());
+        if (stream.ok()) {
+            request.set_stream(*stream);
+            auto done = guest.connect_port(request);
+            if (!done.ok()) log::info("port {} of the pod: {}", port.number, done.error().message());
+        }
+        count->fetch_sub(1);
+    }).detach();
+}
+
+}  // namespace casemate::sandbox

@@ -1,0 +1,47 @@
+// PortMirror: what dials 127.0.0.1 or ::1 on the host's side of the pod's network namespace (kubectl port-forward) gets
+// to the pod's listener on that port: for each of them there is one here, in the namespace, and what it accepts is
+// passed to the guest kernel as a descriptor (docs/decisions/0006-ports-on-the-hosts-loopback.md).
+//
+// It only listens on loopback addresses, and only accepts: the pod gets no way to connect to anything by it. What the
+// guest kernel tells is hostile: ports are checked and bounded in number, and it is asked at most some times a second.
+// All of it runs on the loop's thread, which is in the namespace, but handing over a connection, which may have to wait
+// for the guest kernel. Everything ends with the process.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+
+#include "base/unique_fd.h"
+#include "guest_api/guest_client.h"
+#include "linux/event_loop.h"
+
+namespace casemate::sandbox {
+
+namespace guest = ::casemate::guest::v1;
+
+class PortMirror {
+  public:
+    // Both outlive it. On the loop's thread.
+    PortMirror(linux::EventLoop& loop, guest_api::GuestClient& guest) : loop_(loop), guest_(guest) {}
+    ~PortMirror();
+    void start() { ask(0); }
+
+  private:
+    struct Port {
+        uint16_t number;
+        bool v6;
+        friend auto operator<=>(const Port&, const Port&) = default;
+    };
+    void ask(uint64_t generation);
+    void update(const guest::GetListenersReply& reply);
+    void open(Port port);
+    void accept(Port port, int listener);
+
+    linux::EventLoop& loop_;
+    guest_api::GuestClient& guest_;
+    std::map<Port, UniqueFd> listeners_;
+    std::shared_ptr<std::atomic<unsigned>> handing_over_ = std::make_shared<std::atomic<unsigned>>(0);
+};
+
+}  // namespace casemate::sandbox

@@ -1,0 +1,41 @@
+// PodPorts: what reaches the pod by 127.0.0.1 on the host's side of its network namespace (guest.proto, GetListeners
+// and ConnectPort): tells which ports are listened on, and takes the connections.
+#pragma once
+
+#include <mutex>
+#include <vector>
+
+#include "guest_api/guest_service.h"
+#include "sentry/kernel/timers.h"
+#include "sentry/kernel/wait_queue.h"
+#include "sentry/net/inet/host_connections.h"
+
+namespace casemate::sentry {
+
+class PodPorts final : private Waiter, private Timer {
+  public:
+    PodPorts(Ref<Network> network, TimerThread& timers);
+    ~PodPorts() override;
+
+    void get_listeners(uint64_t generation, guest_api::Answer<guest_api::v1::GetListenersReply> answer);
+    void connect_port(const guest_api::v1::ConnectPortRequest& request, UniqueFd stream,
+                      guest_api::Answer<guest_api::v1::ConnectPortReply> answer);
+
+  private:
+    struct Asked {
+        uint64_t generation;
+        guest_api::Answer<guest_api::v1::GetListenersReply> answer;
+    };
+    // Whoever changes the table holds locks: the timer's thread answers, a little later.
+    bool notified(uint32_t) override;
+    void expired() override { answer(); }
+    void answer();
+
+    const Ref<Network> network_;
+    TimerThread& timers_;
+    std::mutex mutex_;
+    std::vector<Asked> asked_;  // guarded by mutex_
+    HostConnections connections_;
+};
+
+}  // namespace casemate::sentry

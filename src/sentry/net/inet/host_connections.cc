@@ -1,0 +1,210 @@
+#include "sentry/net/inet/host_connections.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace casemate::sentry {
+namespace {
+
+constexpr size_t kBuffer = 64 << 10;  // per direction
+
+// Bytes on their way; refilled only when it is empty.
+struct Buffer {
+    std::unique_ptr<std::byte[]> bytes;
+    size_t begin = 0, end = 0;
+    bool over = false;  // no more will come
+    bool told = false;  // and the receiver knows
+
+    bool empty() const { return begin == end; }
+    bool wants() const { return empty() && !over; }
+    std::span<std::byte> room() {
+        if (!bytes) bytes = std::make_unique_for_overwrite<std::byte[]>(kBuffer);
+        begin = end = 0;
+        return {bytes.get(), kBuffer};
+    }
+    std::span<std::byte> content() { return {bytes.get() + begin, end - begin}; }
+    // Idle connections hold no memory.
+    void rest() {
+        if (empty()) bytes.reset();
+    }
+};
+
+}  // namespace
+
+// Rings the thread out of its poll.
+class HostConnections::Doorbell final : public Waiter {
+  public:
+    explicit Doorbell(UniqueFd fd) : fd_(std::move(fd)) {}
+    bool notified(uint32_t) override {
+        ring();
+        return true;
+    }
+    void ring() {
+        if (rung_.exchange(true)) return;
+        uint64_t one = 1;
+        static_cast<void>(!::write(fd_.get(), &one, sizeof(one)));
+    }
+    void answer() {
+        uint64_t count;
+        static_cast<void>(!::read(fd_.get(), &count, sizeof(count)));
+        rung_ = false;
+    }
+    int fd() const { return fd_.get(); }
+
+  private:
+    const UniqueFd fd_;
+    std::atomic<bool> rung_{false};
+};
+
+// One connection; of the thread alone.
+class HostConnections::Pump {
+  public:
+    Pump(UniqueFd host, Ref<TcpSocket> client, Doorbell& bell)
+        : host_(std::move(host)), client_(std::move(client)), bell_(bell) {
+        client_->waiters()->queue.add(ring_);
+    }
+    ~Pump() {
+        client_->waiters()->queue.remove(ring_);
+        if (reset_) client_->options().linger_seconds = 0;
+        client_->closed();
+    }
+
+    pollfd wanted() const {
+        short events = 0;
+        if (to_guest_.wants()) events |= POLLIN;
+        if (!to_host_.empty()) events |= POLLOUT;
+        return {host_.get(), events, 0};
+    }
+    // Moves what can be moved; false: the connection has ended. `events`: as poll() answered.
+    bool step(short events) {
+        if (events & POLLERR) return reset();
+        for (bool moved = true; moved;) {
+            moved = false;
+            if (to_guest_.wants()) {
+                auto room = to_guest_.room();
+                ssize_t got = ::read(host_.get(), room.data(), room.size());
+                if (got < 0 && errno != EAGAIN && errno != EINTR) return reset();
+                to_guest_.end = got > 0 ? static_cast<size_t>(got) : 0;
+                to_guest_.over = got == 0;
+            }
+            if (!to_guest_.empty()) {
+                auto done = client_->push(to_guest_.content());
+                if (done.reset) return reset();
+                to_guest_.begin += done.bytes;
+                moved |= done.bytes > 0;
+                // Nobody reads any more. What the host sends from now on stays unread, which makes close() a reset.
+                if (done.over) {
+                    to_guest_.begin = to_guest_.end;
+                    to_guest_.over = to_guest_.told = true;
+                }
+            }
+            if (to_host_.wants()) {
+                auto done = client_->pull(to_host_.room());
+                if (done.reset) return reset();
+                to_host_.end = done.bytes;
+                to_host_.over = done.over;
+            }
+            if (!to_host_.empty()) {
+                ssize_t sent = ::write(host_.get(), to_host_.content().data(), to_host_.content().size());
+                if (sent < 0 && errno != EAGAIN && errno != EINTR) return reset();
+                to_host_.begin += sent > 0 ? static_cast<size_t>(sent) : 0;
+                moved |= sent > 0;
+            }
+        }
+        if (to_guest_.over && to_guest_.empty() && !std::exchange(to_guest_.told, true))
+            static_cast<void>(client_->shutdown(SHUT_WR));
+        if (to_host_.over && to_host_.empty() && !std::exchange(to_host_.told, true)) ::shutdown(host_.get(), SHUT_WR);
+        to_guest_.rest();
+        to_host_.rest();
+        return !to_guest_.told || !to_host_.told;
+    }
+
+  private:
+    class Ring final : public Waiter {
+      public:
+        explicit Ring(Doorbell& bell) : bell_(bell) {}
+        bool notified(uint32_t) override {
+            bell_.ring();
+            return true;
+        }
+
+      private:
+        Doorbell& bell_;
+    };
+    bool reset() {
+        reset_ = true;
+        return false;
+    }
+
+    const UniqueFd host_;
+    const Ref<TcpSocket> client_;
+    Doorbell& bell_;
+    Ring ring_{bell_};
+    Buffer to_guest_, to_host_;
+    bool reset_ = false;
+};
+
+HostConnections::HostConnections() = default;
+
+HostConnections::~HostConnections() {
+    stop_ = true;
+    if (bell_) bell_->ring();
+    if (thread_.joinable()) thread_.join();
+}
+
+SysResult<void> HostConnections::start_locked() {
+    UniqueFd fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!fd) return last_errno();
+    bell_ = std::make_unique<Doorbell>(std::move(fd));
+    thread_ = std::thread([this] { run(); });
+    return {};
+}
+
+SysResult<void> HostConnections::add(UniqueFd host, Ref<Network> network, const InetEndpoint& peer) {
+    if (count_.fetch_add(1) >= kMost) {
+        count_.fetch_sub(1);
+        return Errno(EMFILE);
+    }
+    auto begin = [&]() -> SysResult<void> {
+        Ref<TcpSocket> client = TRY(TcpSocket::dial(std::move(network), peer));
+        std::lock_guard lock(mutex_);
+        if (!bell_) TRY(start_locked());
+        arrived_.push_back(std::make_unique<Pump>(std::move(host), std::move(client), *bell_));
+        bell_->ring();
+        return {};
+    };
+    auto begun = begin();
+    if (!begun.ok()) count_.fetch_sub(1);
+    return begun;
+}
+
+void HostConnections::run() {
+    std::vector<std::unique_ptr<Pump>> pumps;
+    std::vector<pollfd> polled;
+    while (!stop_) {
+        {
+            std::lock_guard lock(mutex_);
+            for (auto& one : arrived_) pumps.push_back(std::move(one));
+            arrived_.clear();
+        }
+        // New ones have not been polled: they are tried.
+        polled.resize(1 + pumps.size(), pollfd{-1, 0, 0});
+        for (size_t i = pumps.size(); i-- > 0;) {
+            if (pumps[i]->step(polled[i + 1].revents)) continue;
+            pumps.erase(pumps.begin() + static_cast<ptrdiff_t>(i));
+            count_.fetch_sub(1);
+        }
+        polled.assign(1, pollfd{bell_->fd(), POLLIN, 0});
+        for (auto& pump : pumps) polled.push_back(pump->wanted());
+        if (poll(polled.data(), polled.size(), -1) < 0)
+            for (pollfd& one : polled) one.revents = 0;
+        // What rings from here on is seen by the next poll.
+        bell_->answer();
+    }
+}
+
+}  // namespace casemate::sentry
