@@ -15,10 +15,23 @@ void Device::copy_config(const void* config, size_t size, uint32_t offset, std::
     std::memcpy(into.data(), static_cast<const char*>(config) + offset, std::min<size_t>(into.size(), size - offset));
 }
 
+Device::~Device() {
+    for (DeviceLoop::Id id : again_) loop_.cancel(id);
+}
+
+void Device::notify_again(uint16_t index, std::chrono::nanoseconds delay) {
+    if (again_[index] != 0) return;
+    again_[index] = loop_.after(mutex_, delay, [this, index] {
+        again_[index] = 0;
+        notify(index);
+    });
+}
+
 void Device::activate(Activation activation) {
     CHECK(!active_ && activation.queues.size() == queue_sizes().size());
     memory_ = std::move(activation.memory);
     queues_ = std::move(activation.queues);
+    again_.assign(queues_.size(), 0);
     features_ = activation.features;
     interrupt_ = activation.interrupt;
     active_ = true;
@@ -32,6 +45,7 @@ void Device::notify(uint16_t queue) {
 
 void Device::reset() {
     if (!active_) return;
+    for (DeviceLoop::Id& id : again_) loop_.cancel(std::exchange(id, 0));
     on_reset();
     active_ = failed_ = false;
     queues_.clear();

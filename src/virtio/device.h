@@ -52,7 +52,7 @@ struct Activation {
 class Device {
   public:
     explicit Device(DeviceLoop& loop) : loop_(loop) {}
-    virtual ~Device() = default;
+    virtual ~Device();
     Device(const Device&) = delete;
 
     // These four never change, and need no lock.
@@ -100,6 +100,9 @@ class Device {
     // Publishes what was pushed, with an interrupt if the driver wants one.
     void publish(uint16_t queue);
     void fail(const char* why);
+    // on_notify() once more on the loop's next turn, or after a while: so that a flood of requests is worked off in
+    // turns with other devices.
+    void notify_again(uint16_t queue, std::chrono::nanoseconds delay = std::chrono::nanoseconds(0));
     void config_changed();
     // Copies a configuration structure's part into a register read.
     static void copy_config(const void* config, size_t size, uint32_t offset, std::span<uint8_t> into);
@@ -115,6 +118,7 @@ class Device {
   private:
     std::mutex mutex_;
     std::vector<Queue> queues_;
+    std::vector<DeviceLoop::Id> again_;  // by queue
     std::shared_ptr<const GuestMemory> memory_;
     uint64_t features_ = 0;
     Interrupt* interrupt_ = nullptr;
