@@ -1,6 +1,7 @@
 // kill and its relatives, dispositions, masks, waiting for signals, the alternate stack.
 #include <linux/capability.h>
 
+#include "sentry/fs/proc/proc.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/permissions.h"
 #include "sentry/kernel/pidfd.h"
@@ -254,9 +255,15 @@ SysResult<int64_t> sys_pidfd_send_signal(Task& task, const SyscallArgs& args) {
     int signo = args.i32(1);
     if ((flags & ~(kThread | kThreadGroup | kProcessGroup)) != 0 || (flags & (flags - 1)) != 0) return Errno(EINVAL);
     Ref<File> file = TRY(task.files().get(args.fd(0)));
-    Ref<Pid> pid = TRY(pid_of(*file));
+    Ref<Pid> pid;
+    Ref<Process> process = process_of_directory(file->path());  // an open /proc/PID stands for its process
+    if (process) {
+        std::lock_guard lock(task.kernel().tasks().mutex);
+        pid = process->pid;
+    } else {
+        pid = TRY(pid_of(*file));
+    }
     if (signo != 0 && !valid_signal(signo)) return Errno(EINVAL);
-    Ref<Process> process;
     Ref<Task> thread;
     std::vector<Ref<Process>> group;
     {

@@ -64,6 +64,9 @@ std::vector<NetworkSetting> network_settings();
 // Without white space around it.
 std::string_view trimmed(std::string_view text);
 
+// The process whose /proc/PID this is; null: something else.
+Ref<Process> process_of_directory(const Path& path);
+
 // The task of a process that stands for it; null once it has ended.
 Ref<Task> leader_of(Kernel& kernel, Process& process);
 

@@ -251,6 +251,14 @@ bool is_directory_of(Inode& directory, Process& process) {
     return static_cast<ProcessDirectory&>(directory).process.get() == &process;
 }
 
+Ref<Process> process_of_directory(const Path& path) {
+    if (!path || path.dentry->negative() || path.inode().file_system().type() != std::string_view("proc")) return nullptr;
+    std::string name = path.dentry->name();
+    Ref<Dentry> parent = path.dentry->parent();
+    if (!parent->is_root() || parent == path.dentry || name[0] < '0' || name[0] > '9') return nullptr;
+    return static_cast<ProcessDirectory&>(path.inode()).process;
+}
+
 Ref<Inode> make_process_directory(Ref<ProcFileSystem> files, Ref<Process> process) {
     Kernel& kernel = files->kernel();
     Ref<Task> leader = leader_of(kernel, *process);

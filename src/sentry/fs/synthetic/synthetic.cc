@@ -94,6 +94,11 @@ SysResult<Ref<Inode>> SyntheticDirectory::lookup(std::string_view name) {
     return it->second;
 }
 
+bool SyntheticDirectory::revalidate_child(std::string_view name, Inode* child) {
+    auto it = fixed_.find(name);
+    return it != fixed_.end() && it->second.get() == child;
+}
+
 void SyntheticDirectory::list(Task*, std::vector<Listing::Entry>&) {}
 
 void SyntheticDirectory::list_all(Task* task, std::vector<Listing::Entry>& into) {

@@ -49,6 +49,8 @@ class SyntheticDirectory : public SyntheticInode {
     void add(std::string name, Ref<Inode> inode) { fixed_.emplace(std::move(name), std::move(inode)); }
 
     SysResult<Ref<Inode>> lookup(std::string_view name) override;
+    // A fixed entry stays what it is; a directory with more names decides about those.
+    bool revalidate_child(std::string_view name, Inode* child) override;
     SysResult<std::shared_ptr<const Listing>> listing() override;
     SysResult<Ref<File>> open(Task& task, const Path& path, int flags) override;
 
