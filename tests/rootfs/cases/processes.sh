@@ -2,9 +2,9 @@
 sleep 100 & a=$!; sh -c 'exec -a renamed sleep 200' & b=$!
 for i in $(seq 100); do [ "$(tr '\0' ' ' < /proc/$b/cmdline)" = "renamed 200 " ] && break; sleep 0.05; done
 echo "== ps"
-ps -o comm,args,stat,ni,user,nlwp -p $a,$b; ps -ef --no-headers | awk '{print $1, $8}' | sort; ps --ppid $$ -o args= | grep sleep; ps -o ppid= -p $a | grep -cw $$; ps aux | head -1; ps -eLo comm | sort | uniq -c; ps -o etimes=,pcpu= -p $a | awk '{print ($1 < 100), NF}'
+ps -o comm,args,stat,ni,user,nlwp -p $a,$b; ps -ef --no-headers > all; awk '{print $1, $8}' all | sort; ps --ppid $$ -o args= > all; grep sleep all; ps -o ppid= -p $a | grep -cw $$; ps aux | head -1; ps -eLo comm > all; sort all | uniq -c; ps -o etimes=,pcpu= -p $a | awk '{print ($1 < 100), NF}'
 echo "== pgrep-pkill"
-pgrep -x sleep | wc -l; pgrep -f 'renamed 200' | wc -l; pkill -f 'renamed 200'; wait $b; echo $?; pidof sleep | wc -w
+pgrep -x sleep | wc -l; pgrep -f 'renamed 200' | wc -l; pkill -f 'renamed 200'; wait $b; echo $?; pidof sleep > all; wc -w < all
 echo "== top"
 top -b -n1 -p $a | sed -n 7,8p | awk '{print $NF}'; top -b -n1 | head -2 | tail -1 | grep -o 'Tasks:'; top -b -n2 -d 0.2 | grep -c '^top'
 echo "== others"

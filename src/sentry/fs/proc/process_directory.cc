@@ -252,7 +252,8 @@ bool is_directory_of(Inode& directory, Process& process) {
 }
 
 Ref<Process> process_of_directory(const Path& path) {
-    if (!path || path.dentry->negative() || path.inode().file_system().type() != std::string_view("proc")) return nullptr;
+    if (!path || path.dentry->negative() || path.inode().file_system().type() != std::string_view("proc"))
+        return nullptr;
     std::string name = path.dentry->name();
     Ref<Dentry> parent = path.dentry->parent();
     if (!parent->is_root() || parent == path.dentry || name[0] < '0' || name[0] > '9') return nullptr;
