@@ -114,6 +114,22 @@ constexpr Option kDebug[] = {
     {"seconds", 0, "N", "how long to --trace or --profile (default: 5 for a profile, for ever for a trace)"},
     kHelp};
 constexpr Option kSyscalls[] = {{"format", 'f', "FORMAT", "how to print", "table|json|markdown"}, kHelp};
+constexpr Option kVmm[] = {
+    {"kernel", 0, "FILE", "kernel: ELF with the PVH note (a Linux vmlinux), or a bzImage"},
+    {"initrd", 0, "FILE", "its first file system"},
+    {"cmdline", 0, "TEXT", "the kernel's command line, instead of one for the serial console"},
+    {"cpus", 0, "N", "processors, 1 to 64 (default: 1)"},
+    {"memory", 0, "SIZE", "memory, as 512m or 4g (default: 256m)"},
+    {"huge-pages", 0, "KIND", "huge pages for the memory: where the host has some, none, or from its reserve",
+     "transparent|none|reserved"},
+    {"preallocate", 0, nullptr, "take all of the memory from the host before the guest starts"},
+    {"restore", 0, "DIR", "go on from the snapshot in DIR instead of booting"},
+    {"keep-clocks", 0, nullptr, "with --restore: the guest does not see the time since the snapshot as passed"},
+    {"control", 0, "PATH", "Unix socket by which the machine is controlled"},
+    {"send", 0, "REQUEST",
+     "instead of running a machine, tell the one at --control: pause, resume, stop, status or \"snapshot DIR\""},
+    {"inline", 0, nullptr, "run the monitor in this process instead of a jailed one"},
+    kHelp};
 constexpr Option kCheck[] = {{"json", 0, nullptr, "print JSON"}, kHelp};
 constexpr Option kConfig[] = {{"json", 0, nullptr, "print JSON"}, kHelp};
 constexpr Option kDocs[] = {
@@ -166,6 +182,11 @@ constexpr Command kCommands[] = {
      kDebug, 1, 1, false, debug_command},
     {"syscalls", "", "print the system calls of the sentry: what there is of each, and what is missing", "", kSyscalls,
      0, 0, false, syscalls_command},
+    {"vmm", "", "run a virtual machine by the monitor that engine microvm will stand on",
+     "For trying and testing the monitor. The serial port is standard input and output; Ctrl-] ends the machine. The "
+     "exit status is 0 when the guest powered off, 3 for a reboot, 4 for a panic, 5 for a triple fault, 6 when it was "
+     "stopped, 1 for an error. A panic is told from a reboot if the command line has reboot=panic_warm.",
+     kVmm, 0, 0, false, vmm_command},
     {"check", "", "say what this host offers and which engine `auto` takes",
      "Each lack is printed with its remedy. The exit status is 0 if an engine can run.", kCheck, 0, 0, false,
      check_command},

@@ -44,6 +44,7 @@ int features_command(Context& context, const Arguments& arguments);
 int debug_command(Context& context, const Arguments& arguments);
 int syscalls_command(Context& context, const Arguments& arguments);
 int do_command(Context& context, const Arguments& arguments);
+int vmm_command(Context& context, const Arguments& arguments);
 int check_command(Context& context, const Arguments& arguments);
 int config_command(Context& context, const Arguments& arguments);
 int help_command(Context& context, const Arguments& arguments);

@@ -1,0 +1,56 @@
+#include "vmm/jail.h"
+
+#include <fmt/core.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "linux/process.h"
+
+namespace casemate::vmm {
+
+namespace {
+
+// Behind 0 to 2 come the descriptors of the options in their order, then the memory file.
+constexpr int kFirstFd = 3;
+
+}  // namespace
+
+Result<host::JailedProcess> spawn_monitor(const std::string& program, MonitorOptions options) {
+    host::JailSpec spec;
+    spec.program = program;
+    spec.stderr_fd = STDERR_FILENO;
+    spec.oom_score_adj = 0;
+    int next = kFirstFd;
+    for (int* fd : options.descriptors()) {
+        spec.fds.push_back(*fd);
+        *fd = next++;
+    }
+    // Reserved huge pages are a kind of memfd of their own; a restored machine has its memory already.
+    if (options.restore_memory < 0 && options.huge_pages != HugePages::kReserved) {
+        spec.memory_file = true;
+        options.memory_file = next;
+    }
+    spec.args = options.to_words();
+    spec.args.insert(spec.args.begin(), "casemate-vmm");
+    return host::spawn_jailed(spec);
+}
+
+int run_jailed_monitor(const std::vector<std::string>& words) {
+    log::set_component("vmm");
+    ::signal(SIGPIPE, SIG_IGN);
+    auto run = [&]() -> Result<MachineEnd> {
+        if (auto set = linux::set_dumpable(false); !set.ok()) return sys_error("prctl", set.error().value);
+        MonitorOptions options = TRY(MonitorOptions::from_words(words));
+        return run_monitor(options, {});
+    };
+    auto end = run();
+    if (!end.ok()) {
+        log::error("{}", end.error().message());
+        return 1;
+    }
+    if (end->end == GuestEnd::kFailed) log::error("{}", end->why);
+    return exit_status(end->end);
+}
+
+}  // namespace casemate::vmm

@@ -1,0 +1,303 @@
+#include "vmm/machine.h"
+
+#include <fmt/core.h>
+#include <poll.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "linux/event_fds.h"
+#include "vmm/acpi.h"
+#include "vmm/cpu.h"
+#include "vmm/layout.h"
+
+namespace casemate::vmm {
+
+// A device's interrupt: an eventfd that KVM turns into an edge at the I/O APIC.
+class Machine::Line final : public virtio::InterruptLine {
+  public:
+    static Result<std::unique_ptr<Line>> create(KvmVm& vm, uint32_t irq) {
+        auto line = std::make_unique<Line>();
+        auto fd = linux::create_eventfd();
+        if (!fd.ok()) return sys_error("eventfd of an interrupt", fd.error().value);
+        line->fd_ = fd.take_value();
+        line->irq_ = irq;
+        if (auto added = vm.add_irqfd(line->fd_.get(), irq); !added.ok())
+            return sys_error(fmt::format("KVM_IRQFD of interrupt {}", irq), added.error().value);
+        return line;
+    }
+    void raise() override { linux::signal_eventfd(fd_.get()); }
+    uint32_t irq() const { return irq_; }
+
+  private:
+    UniqueFd fd_;
+    uint32_t irq_ = 0;
+};
+
+Result<std::unique_ptr<Machine>> Machine::create(MachineSpec spec, linux::EventLoop& loop) {
+    if (spec.vcpus < 1 || spec.vcpus > kMaxVcpus)
+        return Error(fmt::format("a guest has 1 to {} processors, not {}", kMaxVcpus, spec.vcpus), EINVAL);
+    std::unique_ptr<Machine> machine(new Machine(loop));
+    machine->spec_ = std::move(spec);
+    machine->kvm_ = TRY(Kvm::create(std::move(machine->spec_.kvm)));
+    machine->vm_ = TRY(machine->kvm_.create_vm());
+    machine->memory_ = TRY(Memory::create(std::move(machine->spec_.memory)));
+    std::vector<virtio::MemoryRegion> regions;
+    for (const MemoryRegion& region : machine->memory_.regions()) {
+        auto set = machine->vm_.set_memory(static_cast<uint32_t>(regions.size()), region.guest_address, region.size,
+                                           region.host);
+        if (!set.ok()) return sys_error("KVM_SET_USER_MEMORY_REGION", set.error().value);
+        regions.push_back({region.guest_address, region.size, region.host});
+    }
+    machine->guest_memory_ = MUST(virtio::GuestMemory::create(std::move(regions)));
+    TRY(machine->create_interrupt_controllers());
+    TRY(machine->create_vcpus());
+    auto device_loop = virtio::DeviceLoop::create();
+    if (!device_loop.ok()) return sys_error("event loop of the devices", device_loop.error().value);
+    machine->device_loop_ = device_loop.take_value();
+    virtio::DeviceLoop& devices = *machine->device_loop_;
+    auto watched =
+        loop.watch(devices.fd(), EPOLLIN, [&devices](uint32_t) { devices.turn(std::chrono::milliseconds(0)); });
+    if (!watched.ok()) return sys_error("watch the devices", watched.error().value);
+    return machine;
+}
+
+Machine::Machine(linux::EventLoop& loop) : loop_(loop) {}
+
+Machine::~Machine() {
+    gate_.set(RunGate::State::kStopped);
+    kick_all();
+    for (auto& vcpu : vcpus_) vcpu->join();
+    if (device_loop_) loop_.remove(device_loop_->fd());
+    if (serial_output_ready_) loop_.remove(serial_output_ready_.get());
+    if (serial_input_wanted_) loop_.remove(serial_input_wanted_.get());
+    if (serial_waits_) loop_.remove(serial_output_);
+    if (serial_input_watched_) loop_.remove(serial_input_);
+}
+
+Result<void> Machine::create_interrupt_controllers() {
+    // Only Intel processors that cannot run real mode need these pages; nowhere do they hurt.
+    uint64_t identity_map = kIdentityMap;
+    (void)vm_.call(KVM_SET_IDENTITY_MAP_ADDR, &identity_map);
+    if (auto set = vm_.call(KVM_SET_TSS_ADDR, kTss); !set.ok()) return sys_error("KVM_SET_TSS_ADDR", set.error().value);
+    if (auto made = vm_.call(KVM_CREATE_IRQCHIP); !made.ok())
+        return sys_error("KVM_CREATE_IRQCHIP", made.error().value);
+    tsc_deadline_ = kvm_.check_extension(KVM_CAP_TSC_DEADLINE_TIMER) > 0;
+    if (!tsc_deadline_) {
+        // Without it the local APIC's timer is calibrated against this one.
+        kvm_pit_config pit = {};
+        pit.flags = KVM_PIT_SPEAKER_DUMMY;
+        if (auto made = vm_.call(KVM_CREATE_PIT2, &pit); !made.ok())
+            return sys_error("KVM_CREATE_PIT2", made.error().value);
+        has_pit_ = true;
+    }
+    auto eventfd = [](UniqueFd& into) -> Result<void> {
+        auto made = linux::create_eventfd();
+        if (!made.ok()) return sys_error("eventfd", made.error().value);
+        into = made.take_value();
+        return {};
+    };
+    TRY(eventfd(serial_interrupt_));
+    TRY(eventfd(generation_interrupt_));
+    for (auto [fd, irq] :
+         {std::pair{serial_interrupt_.get(), kSerialIrq}, {generation_interrupt_.get(), kGenerationIrq}})
+        if (auto added = vm_.add_irqfd(fd, irq); !added.ok()) return sys_error("KVM_IRQFD", added.error().value);
+    Serial::Wires wires;
+    wires.interrupt = [fd = serial_interrupt_.get()] { linux::signal_eventfd(fd); };
+    wires.output_ready = [this] {
+        if (serial_output_ready_) linux::signal_eventfd(serial_output_ready_.get());
+    };
+    wires.input_wanted = [this] {
+        if (serial_input_wanted_) linux::signal_eventfd(serial_input_wanted_.get());
+    };
+    serial_ = std::make_unique<Serial>(std::move(wires));
+    return {};
+}
+
+Result<void> Machine::create_vcpus() {
+    TRY(Vcpu::install_kick_signal());
+    std::vector<kvm_cpuid_entry2> supported;
+    if (!spec_.restored) {
+        auto leaves = kvm_.supported_cpuid();
+        if (!leaves.ok()) return sys_error("KVM_GET_SUPPORTED_CPUID", leaves.error().value);
+        supported = leaves.take_value();
+    }
+    for (uint32_t id = 0; id < spec_.vcpus; ++id) {
+        auto created = vm_.create_vcpu(id, kvm_.run_size());
+        if (!created.ok()) return sys_error(fmt::format("KVM_CREATE_VCPU of vCPU {}", id), created.error().value);
+        if (!spec_.restored) {
+            auto leaves = make_cpuid(supported, id, spec_.vcpus, tsc_deadline_);
+            if (auto set = created->set_cpuid(leaves); !set.ok()) return sys_error("KVM_SET_CPUID2", set.error().value);
+        }
+        vcpus_.push_back(std::make_unique<Vcpu>(id, created.take_value(), gate_, static_cast<ExitHandler&>(*this)));
+    }
+    return {};
+}
+
+Result<void> Machine::add_device(virtio::Device& device) {
+    if (slots_.size() >= kMaxVirtioDevices)
+        return Error(fmt::format("a guest has at most {} virtio devices", kMaxVirtioDevices), ENOSPC);
+    Slot slot;
+    uint32_t index = static_cast<uint32_t>(slots_.size());
+    slot.line = TRY(Line::create(vm_, kFirstVirtioIrq + index));
+    auto transport = virtio::MmioTransport::create(device, *device_loop_, *slot.line, guest_memory_);
+    if (!transport.ok()) return sys_error(fmt::format("virtio {}", device.name()), transport.error().value);
+    slot.transport = transport.take_value();
+    uint64_t notify = kVirtioRegisters + index * kVirtioRegistersSize + virtio::MmioTransport::kQueueNotify;
+    for (uint16_t queue = 0; queue < slot.transport->queue_count(); ++queue)
+        if (auto added = vm_.add_ioeventfd(slot.transport->doorbell(queue), notify, queue); !added.ok())
+            return sys_error("KVM_IOEVENTFD", added.error().value);
+    slots_.push_back(std::move(slot));
+    return {};
+}
+
+Result<void> Machine::boot(const BootFiles& files) {
+    BootEntry entry = TRY(load_kernel(memory_, files));
+    std::vector<AcpiVirtioDevice> devices;
+    for (const Slot& slot : slots_)
+        devices.push_back({kVirtioRegisters + devices.size() * kVirtioRegistersSize, slot.line->irq()});
+    std::string tables = make_acpi_tables({vcpu_count(), devices, kAcpiTables});
+    if (tables.size() > kAcpiTablesEnd - kAcpiTables) return Error("the ACPI tables do not fit", ENOSPC);
+    MUST(memory_.write(kAcpiTables, tables));
+    char generation[16];
+    if (::getrandom(generation, sizeof generation, 0) != sizeof generation) return sys_error("getrandom");
+    MUST(memory_.write(kGenerationId, {generation, sizeof generation}));
+    // So that a cold reboot, which writes 0 here, is told from a triple fault, which writes nothing.
+    MUST(memory_.write_object(kWarmRebootWord, uint16_t{0xffff}));
+
+    for (auto& vcpu : vcpus_)
+        if (auto set = set_boot_msrs(vcpu->kvm()); !set.ok()) return sys_error("KVM_SET_MSRS", set.error().value);
+    KvmVcpu& first = vcpus_[0]->kvm();
+    auto sregs = first.get<kvm_sregs>(KVM_GET_SREGS);
+    if (!sregs.ok()) return sys_error("KVM_GET_SREGS", sregs.error().value);
+    kvm_regs regs;
+    set_entry_registers(entry, regs, *sregs);
+    if (auto set = first.set(KVM_SET_SREGS, *sregs); !set.ok()) return sys_error("KVM_SET_SREGS", set.error().value);
+    if (auto set = first.set(KVM_SET_REGS, regs); !set.ok()) return sys_error("KVM_SET_REGS", set.error().value);
+    return {};
+}
+
+Result<void> Machine::start() {
+    for (auto& vcpu : vcpus_) TRY(vcpu->start(spec_.prepare_vcpu_thread));
+    started_ = true;
+    gate_.set(RunGate::State::kRunning);
+    return {};
+}
+
+void Machine::kick_all() {
+    for (auto& vcpu : vcpus_) vcpu->kick();
+}
+
+void Machine::stop() { ended(GuestEnd::kStopped, ""); }
+
+Result<void> Machine::pause() {
+    if (!started_ || ending_.load()) return Error("the guest does not run", ESRCH);
+    if (paused_) return Error("the guest is paused already", EALREADY);
+    gate_.set(RunGate::State::kPaused);
+    kick_all();
+    gate_.wait_for(vcpus_.size());
+    device_loop_->pause();
+    paused_ = true;
+    return {};
+}
+
+Result<void> Machine::resume() {
+    if (!paused_) return Error("the guest is not paused", EALREADY);
+    // Or its watchdogs take the pause for a processor that hangs. Guests without KVM's clock refuse.
+    for (auto& vcpu : vcpus_) (void)vcpu->kvm().call(KVM_KVMCLOCK_CTRL, nullptr);
+    device_loop_->resume();
+    for (Slot& slot : slots_) slot.transport->resume();
+    paused_ = false;
+    gate_.set(RunGate::State::kRunning);
+    return {};
+}
+
+Result<void> Machine::change_generation() {
+    char generation[16];
+    if (::getrandom(generation, sizeof generation, 0) != sizeof generation) return sys_error("getrandom");
+    MUST(memory_.write(kGenerationId, {generation, sizeof generation}));
+    linux::signal_eventfd(generation_interrupt_.get());
+    return {};
+}
+
+// ---- the guest's end
+
+void Machine::ended(GuestEnd end, std::string why) {
+    if (ending_.exchange(true)) return;
+    if (end == GuestEnd::kReboot || end == GuestEnd::kTripleFault) end = reset_reason(end);
+    end_ = {end, std::move(why)};
+    gate_.set(RunGate::State::kStopped);
+    kick_all();
+    loop_.post([this] { end_on_loop(); });
+}
+
+// Linux writes the word right before it resets, by whatever means: 0 for a cold reboot, 0x1234 for a warm one, which
+// `reboot=panic_warm` makes those after a panic.
+GuestEnd Machine::reset_reason(GuestEnd plain) const {
+    uint16_t word;
+    std::memcpy(&word, memory_.at(kWarmRebootWord, sizeof word), sizeof word);
+    if (word == kWarmReboot) return GuestEnd::kPanic;
+    return word == 0 ? GuestEnd::kReboot : plain;
+}
+
+void Machine::end_on_loop() {
+    for (auto& vcpu : vcpus_) vcpu->join();
+    write_serial_output();
+    if (end_callback_) end_callback_(end_);
+}
+
+// ---- ports and registers; on the vCPUs' threads
+
+uint8_t Machine::read_port(uint16_t port) {
+    if (port >= kSerialPort && port < kSerialPort + 8) return serial_->read(port - kSerialPort);
+    switch (port) {
+        case kPanicPort:
+            return 1;  // it can be told of panics
+        case kKeyboardPort:
+        case kSleepStatusPort:
+        case kSleepControlPort:
+            return 0;
+        default:
+            return 0xff;
+    }
+}
+
+void Machine::write_port(uint16_t port, uint8_t value) {
+    constexpr uint8_t kSleepEnable = 1 << 5, kSleepType5 = 5 << 2, kSleepTypeMask = 7 << 2;
+    if (port >= kSerialPort && port < kSerialPort + 8) return serial_->write(port - kSerialPort, value);
+    if (port == kPanicPort && (value & 1) != 0) return ended(GuestEnd::kPanic, "");
+    if (port == kKeyboardPort && value == 0xfe) return ended(GuestEnd::kReboot, "");
+    if (port == kResetPort && value == 1) return ended(GuestEnd::kReboot, "");
+    if (port == kSleepControlPort && (value & kSleepEnable) != 0 && (value & kSleepTypeMask) == kSleepType5)
+        return ended(GuestEnd::kPowerOff, "");
+}
+
+void Machine::port_read(uint16_t port, std::span<uint8_t> data) {
+    exits_.fetch_add(1, std::memory_order_relaxed);
+    for (size_t i = 0; i < data.size(); ++i) data[i] = read_port(static_cast<uint16_t>(port + i));
+}
+
+void Machine::port_write(uint16_t port, std::span<const uint8_t> data) {
+    exits_.fetch_add(1, std::memory_order_relaxed);
+    for (size_t i = 0; i < data.size(); ++i) write_port(static_cast<uint16_t>(port + i), data[i]);
+}
+
+void Machine::register_read(uint64_t address, std::span<uint8_t> data) {
+    exits_.fetch_add(1, std::memory_order_relaxed);
+    std::fill(data.begin(), data.end(), uint8_t{0xff});
+    uint64_t index = (address - kVirtioRegisters) / kVirtioRegistersSize;
+    if (address < kVirtioRegisters || index >= slots_.size()) return;
+    slots_[index].transport->read(address % kVirtioRegistersSize, data);
+}
+
+void Machine::register_write(uint64_t address, std::span<const uint8_t> data) {
+    exits_.fetch_add(1, std::memory_order_relaxed);
+    uint64_t index = (address - kVirtioRegisters) / kVirtioRegistersSize;
+    if (address < kVirtioRegisters || index >= slots_.size()) return;
+    slots_[index].transport->write(address % kVirtioRegistersSize, data);
+}
+
+}  // namespace casemate::vmm

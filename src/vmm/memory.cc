@@ -1,0 +1,143 @@
+#include "vmm/memory.h"
+
+#include <fcntl.h>
+#include <linux/memfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "base/checked.h"
+#include "linux/event_fds.h"
+#include "vmm/layout.h"
+
+namespace casemate::vmm {
+
+namespace {
+
+constexpr uint64_t kHugePage = 2 * kMiB;
+
+// Maps `size` bytes of `fd` at an address that huge pages can use.
+Result<UniqueMap> map_aligned(int fd, uint64_t offset, uint64_t size, int flags) {
+    auto reserved = UniqueMap::create(size + kHugePage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE);
+    if (!reserved.ok()) return sys_error("reserve addresses for the guest's memory", reserved.error().value);
+    char* begin = reserved->data();
+    size_t before = (kHugePage - reinterpret_cast<uintptr_t>(begin) % kHugePage) % kHugePage;
+    void* at = ::mmap(begin + before, size, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, static_cast<off_t>(offset));
+    if (at == MAP_FAILED) return sys_error("map " + std::to_string(size / kMiB) + " MiB of memory for the guest");
+    (void)reserved->release();
+    if (before > 0) ::munmap(begin, before);
+    if (before < kHugePage) ::munmap(begin + before + size, kHugePage - before);
+    return UniqueMap(at, size);
+}
+
+Result<UniqueFd> open_file(MemoryOptions& options) {
+    if (options.file) return std::move(options.file);
+    unsigned flags = options.huge_pages == HugePages::kReserved ? MFD_HUGETLB | MFD_HUGE_2MB : 0;
+    auto made = linux::create_memfd("guest-memory", flags);
+    if (!made.ok()) return sys_error("make a file for the guest's memory", made.error().value);
+    return made.take_value();
+}
+
+}  // namespace
+
+Result<Memory> Memory::create(MemoryOptions options) {
+    if (options.size < kMinMemory || options.size > kMaxMemory || options.size % kMiB != 0)
+        return Error(
+            "a guest has 16 MiB to 1 TiB of memory, in whole MiB; not " + std::to_string(options.size) + " bytes",
+            EINVAL);
+    bool reserved = options.huge_pages == HugePages::kReserved;
+    if (reserved && options.size % kHugePage != 0)
+        return Error("memory in reserved huge pages is a multiple of 2 MiB", EINVAL);
+    Memory memory;
+    memory.size_ = options.size;
+    memory.private_ = options.private_copy;
+    memory.may_map_ = !reserved;  // pages of 4 KiB cannot replace a part of a huge one
+    memory.file_ = TRY(open_file(options));
+    struct stat st;
+    if (::fstat(memory.file_.get(), &st) < 0) return sys_error("stat of the guest's memory file");
+    if (options.private_copy) {
+        if (static_cast<uint64_t>(st.st_size) < options.size)
+            return Error("the snapshot's memory file is shorter than the guest's memory: it is not whole", EINVAL);
+    } else if (::ftruncate(memory.file_.get(), static_cast<off_t>(options.size)) < 0) {
+        return sys_error("give the guest's memory file its size");
+    }
+
+    // An unwritten page of a private mapping has not been promised by anybody: no reserve, or large guests never start.
+    int flags = options.private_copy ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED | (reserved ? 0 : MAP_NORESERVE);
+    uint64_t low = std::min(options.size, kHole);
+    auto add = [&](uint64_t address, uint64_t size, uint64_t offset) -> Result<void> {
+        UniqueMap map = TRY(map_aligned(memory.file_.get(), offset, size, flags));
+        if (options.huge_pages == HugePages::kTransparent) {
+            (void)::madvise(map.data(), size, MADV_HUGEPAGE);  // advice: a kernel without them is fine
+        } else if (options.huge_pages == HugePages::kNone) {
+            (void)::madvise(map.data(), size, MADV_NOHUGEPAGE);
+        }
+        // Guest memory is of no use in a core dump, and a secret of the pod.
+        (void)::madvise(map.data(), size, MADV_DONTDUMP);
+        if (options.preallocate && ::madvise(map.data(), size, MADV_POPULATE_WRITE) < 0)
+            return sys_error("the host has no " + std::to_string(options.size / kMiB) + " MiB of memory for the guest");
+        memory.regions_.push_back({address, size, map.data(), offset});
+        memory.maps_.push_back(std::move(map));
+        return {};
+    };
+    TRY(add(0, low, 0));
+    if (options.size > low) TRY(add(kAfterHole, options.size - low, low));
+    return memory;
+}
+
+char* Memory::at(uint64_t address, uint64_t size) const {
+    for (const MemoryRegion& region : regions_) {
+        if (address < region.guest_address) continue;
+        uint64_t offset = address - region.guest_address;
+        if (offset < region.size && size <= region.size - offset) return region.host + offset;
+    }
+    return nullptr;
+}
+
+SysResult<void> Memory::write(uint64_t address, std::string_view bytes) const {
+    char* to = at(address, bytes.size());
+    if (to == nullptr) return Errno(EFAULT);
+    std::memcpy(to, bytes.data(), bytes.size());
+    return {};
+}
+
+SysResult<void> Memory::copy(int fd, uint64_t offset, uint64_t size, uint64_t address) {
+    char* to = at(address, size);
+    if (to == nullptr) return Errno(EFAULT);
+    while (size > 0) {
+        ssize_t read = ::pread(fd, to, size, static_cast<off_t>(offset));
+        if (read < 0 && errno == EINTR) continue;
+        if (read < 0) return last_errno();
+        if (read == 0) return Errno(ENODATA);
+        to += read;
+        offset += static_cast<uint64_t>(read);
+        size -= static_cast<uint64_t>(read);
+    }
+    return {};
+}
+
+SysResult<void> Memory::load(int fd, uint64_t offset, uint64_t size, uint64_t address) {
+    if (size == 0) return {};
+    auto file_end = checked_add(offset, size);
+    char* to = at(address, size);
+    if (!file_end || to == nullptr) return Errno(EFAULT);
+    struct stat st;
+    if (::fstat(fd, &st) < 0) return last_errno();
+    if (static_cast<uint64_t>(st.st_size) < *file_end) return Errno(ENODATA);
+    uint64_t first = page_up(address);
+    uint64_t end = page_down(address + size);
+    if (!may_map_ || offset % kPageSize != address % kPageSize || end <= first) return copy(fd, offset, size, address);
+    TRY(copy(fd, offset, first - address, address));
+    // SAFETY: [first, end) is whole pages inside one of our own mappings, which nobody has pointers into yet.
+    if (::mmap(to + (first - address), end - first, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
+               static_cast<off_t>(offset + (first - address))) == MAP_FAILED)
+        return last_errno();
+    (void)::madvise(to + (first - address), end - first, MADV_DONTDUMP);
+    mapped_.push_back({first, end - first});
+    return copy(fd, offset + (end - address), address + size - end, end);
+}
+
+}  // namespace casemate::vmm

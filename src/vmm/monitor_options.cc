@@ -1,0 +1,91 @@
+// MonitorOptions as words: `name=value`. Both ends are ours; the reading end still refuses what it does not know.
+#include <fmt/core.h>
+
+#include <charconv>
+
+#include "vmm/monitor.h"
+
+namespace casemate::vmm {
+
+namespace {
+
+// Calls visit(name, field) for every option; to_words() and from_words() are its two uses.
+template <typename Options, typename Visit>
+void each_option(Options& options, Visit&& visit) {
+    visit("vcpus", options.vcpus);
+    visit("memory", options.memory);
+    visit("huge-pages", options.huge_pages);
+    visit("preallocate", options.preallocate);
+    visit("kvm", options.kvm);
+    visit("memory-file", options.memory_file);
+    visit("kernel", options.kernel);
+    visit("initrd", options.initrd);
+    visit("command-line", options.command_line);
+    visit("restore-state", options.restore_state);
+    visit("restore-memory", options.restore_memory);
+    visit("advance-clocks", options.advance_clocks);
+    visit("control", options.control);
+    visit("serial-input", options.serial_input);
+    visit("serial-output", options.serial_output);
+}
+
+template <typename T>
+bool parse(std::string_view text, T& into) {
+    if constexpr (std::is_same_v<T, std::string>) {
+        into = text;
+        return true;
+    } else if constexpr (std::is_same_v<T, bool>) {
+        into = text == "1";
+        return into || text == "0";
+    } else if constexpr (std::is_enum_v<T>) {
+        int value = 0;
+        bool good = parse(text, value);
+        into = static_cast<T>(value);
+        return good;
+    } else {
+        auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), into);
+        return error == std::errc() && end == text.data() + text.size();
+    }
+}
+
+template <typename T>
+std::string print(const T& value) {
+    if constexpr (std::is_same_v<T, std::string>) {
+        return value;
+    } else {
+        return std::to_string(static_cast<long long>(value));
+    }
+}
+
+}  // namespace
+
+std::vector<std::string> MonitorOptions::to_words() const {
+    std::vector<std::string> words;
+    each_option(
+        *this, [&](const char* name, const auto& value) { words.push_back(fmt::format("{}={}", name, print(value))); });
+    return words;
+}
+
+Result<MonitorOptions> MonitorOptions::from_words(const std::vector<std::string>& words) {
+    MonitorOptions options;
+    for (const std::string& word : words) {
+        size_t equals = word.find('=');
+        bool known = false, good = false;
+        each_option(options, [&](std::string_view name, auto& value) {
+            if (equals == std::string::npos || name != std::string_view(word).substr(0, equals)) return;
+            known = true;
+            good = parse(std::string_view(word).substr(equals + 1), value);
+        });
+        if (!known || !good) return Error(fmt::format("casemate-vmm does not understand \"{}\"", word), EINVAL);
+    }
+    return options;
+}
+
+std::vector<int*> MonitorOptions::descriptors() {
+    std::vector<int*> all = {&kvm,     &memory_file,  &kernel,       &initrd, &restore_state, &restore_memory,
+                             &control, &serial_input, &serial_output};
+    std::erase_if(all, [](const int* fd) { return *fd < 0; });
+    return all;
+}
+
+}  // namespace casemate::vmm
