@@ -186,7 +186,7 @@ class FakeQueue {
 class FakeDriver final : public InterruptLine {
   public:
     // The sizes of the queues are the device's own, or `queue_size` if smaller.
-    FakeDriver(FakeMachine& machine, Device& device, uint16_t queue_size = 256) : machine_(machine), device_(device) {
+    FakeDriver(FakeMachine& machine, Device& device, uint16_t queue_size = 256) : machine_(machine) {
         transport_ = MUST(MmioTransport::create(device, machine.loop(), *this, machine.memory()));
         for (uint16_t size : device.queue_sizes()) queues_.emplace_back(machine, std::min(size, queue_size));
     }
@@ -260,7 +260,6 @@ class FakeDriver final : public InterruptLine {
 
   private:
     FakeMachine& machine_;
-    Device& device_;
     std::unique_ptr<MmioTransport> transport_;
     std::vector<FakeQueue> queues_;
 };

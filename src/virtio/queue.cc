@@ -82,6 +82,11 @@ bool ChainBuffer::split_tail(size_t length, ChainBuffer& tail) {
     return true;
 }
 
+void ChainBuffer::rewind() {
+    index_ = offset_ = remaining_ = 0;
+    for (const GuestSlice& slice : slices_) remaining_ += slice.size();
+}
+
 void ChainBuffer::clear() {
     slices_.clear();
     index_ = offset_ = remaining_ = 0;

@@ -43,6 +43,8 @@ class ChainBuffer {
     // Splits the last `length` bytes off: a trailer such as a status byte. False if there are fewer.
     bool split_tail(size_t length, ChainBuffer& tail);
 
+    // Back to the front; not after split_tail().
+    void rewind();
     void clear();
 
   private:
