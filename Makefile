@@ -33,7 +33,7 @@ bench: build ## figures beside native, runc, crun and runsc; make bench QUICK=1 
 soak: build ## 200 container cycles and 100 kill -9 at random moments, and what they leave behind
 	@tests/lifecycle/run --build $(BUILD) --long
 
-conformance: build ## other people's suites: the OCI runtime tools' validation programs
+conformance: build ## other people's suites: the OCI runtime tools' programs, critest under containerd
 	@tests/conformance/run --build $(BUILD)
 
 cpython: build ## CPython's own tests of sockets, ssl, http and asyncio, inside a sandbox

@@ -47,11 +47,13 @@ Result<void> kill(Context& context, std::string_view id, std::string_view signal
     int signo = TRY(parse_signal(signal));
     // No lock: a signal must get through to a container that another command waits for.
     Found container = TRY(find_container(context, id, false));
-    if (container.status == ContainerStatus::kStopped) {
-        if (all) return {};
-        return Error("container not running", ESRCH);
-    }
-    auto client = TRY(connect_to_pod(context, container));
+    bool stopped = container.status == ContainerStatus::kStopped;
+    if (stopped && !all) return Error("container not running", ESRCH);
+    // Without a pid namespace of its own a container has processes that outlive its first one: a stopped one's are
+    // looked for as long as its pod is there.
+    auto connected = stopped ? connect_to_pod_of_stopped(context, container) : connect_to_pod(context, container);
+    if (stopped && !connected.ok()) return {};
+    auto client = TRY(std::move(connected));
     sandbox::v1::Request request;
     request.mutable_signal()->set_container(std::string(id));
     request.mutable_signal()->set_signal(static_cast<uint32_t>(signo));

@@ -11,6 +11,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 
 #include "base/log.h"
 #include "linux/event_fds.h"
@@ -42,6 +43,10 @@ Result<Found> find_container(const Context& context, std::string_view id, bool l
 
 Result<sandbox::ControlClient> connect_to_pod(const Context& context, const Found& container) {
     if (container.status == oci::ContainerStatus::kStopped) return Error("container not running", ESRCH);
+    return connect_to_pod_of_stopped(context, container);
+}
+
+Result<sandbox::ControlClient> connect_to_pod_of_stopped(const Context& context, const Found& container) {
     sandbox::StateDir pod =
         TRY(sandbox::StateDir::open(context.root, container.record.pod(), sandbox::StateDir::Lock::kNone));
     return sandbox::ControlClient::connect(pod.control_socket());
@@ -156,6 +161,34 @@ Result<void> kill_process(const sandbox::v1::HostProcess& process) {
     return {};
 }
 
+// A sandbox that took addresses from a network namespace puts them back at its end, so where somebody else keeps that
+// namespace it gets the time to end by itself. What does not answer is killed all the same.
+void let_end(const Context& context, const Found& container) {
+    const sandbox::v1::HostProcess& host = container.record.sandbox_host();
+    if (!sandbox::is_alive(host)) return;
+    auto json = container.dir.load_config();
+    if (!json.ok()) return;
+    auto spec = oci::parse_config(*json);
+    if (!spec.ok()) return;
+    const oci::Namespace* network = spec->linux.find_namespace(oci::NamespaceType::kNetwork);
+    if (network == nullptr || network->path.empty()) return;
+    auto pidfd = linux::pidfd_open(host.pid());
+    auto pod = sandbox::StateDir::open(context.root, container.record.pod(), sandbox::StateDir::Lock::kNone);
+    if (!pidfd.ok() || !pod.ok()) return;
+    // Of a thread of its own: a sandbox that is stopped never answers.
+    std::thread([socket = pod->control_socket(), id = container.record.id()] {
+        auto client = sandbox::ControlClient::connect(socket);
+        if (!client.ok()) return;
+        sandbox::v1::Request request;
+        request.mutable_signal()->set_container(id);
+        request.mutable_signal()->set_signal(SIGKILL);
+        request.mutable_signal()->set_all(true);
+        (void)client->call(request);
+    }).detach();
+    pollfd wait = {pidfd->get(), POLLIN, 0};
+    (void)poll(&wait, 1, 2'000);
+}
+
 void run_poststop(const Found& container) {
     auto json = container.dir.load_config();
     if (!json.ok() || json->find("\"poststop\"") == std::string::npos) return;
@@ -190,7 +223,10 @@ Result<void> remove_container(const Context& context, Found container, bool forc
             }
         }
     }
-    if (first) TRY(kill_process(container.record.sandbox_host()));
+    if (first) {
+        let_end(context, container);
+        TRY(kill_process(container.record.sandbox_host()));
+    }
     TRY(kill_process(container.record.process()));
     if (auto cgroup = sandbox::open_cgroup(container.record)) {
         TRY(cgroup->kill_all());

@@ -22,6 +22,8 @@ struct Found {
 Result<Found> find_container(const Context& context, std::string_view id, bool lock);
 // A connection to the pod of a container that is not stopped.
 Result<sandbox::ControlClient> connect_to_pod(const Context& context, const Found& container);
+// The same whatever the status: the pod may be there still.
+Result<sandbox::ControlClient> connect_to_pod_of_stopped(const Context& context, const Found& container);
 
 // Signal by number or name ("9", "KILL", "SIGRTMIN+3").
 Result<int> parse_signal(std::string_view text);

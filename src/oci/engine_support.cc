@@ -23,7 +23,7 @@ class Judge {
     Result<void> process(const Process& process) const;
     Result<void> namespaces(const Linux& linux) const;
     Result<void> mounts(const std::vector<Mount>& mounts) const;
-    Result<void> devices(const std::vector<Device>& devices) const;
+    Result<void> devices(const Linux& linux) const;
     Result<void> kernel(const Spec& spec) const;
     Result<void> seccomp(const Seccomp& seccomp) const;
     Result<void> hooks(const Hooks& hooks) const;
@@ -133,11 +133,26 @@ Result<void> Judge::mounts(const std::vector<Mount>& mounts) const {
     return {};
 }
 
-Result<void> Judge::devices(const std::vector<Device>& devices) const {
-    for (size_t i = 0; i < devices.size(); i++) {
-        const Device& device = devices[i];
+// Whether every access to every device is allowed: a privileged container. Engines give such a one a node for each
+// device that the host has, whether it is used or not.
+bool all_devices_allowed(const std::vector<DeviceRule>& rules) {
+    bool all = false;
+    for (const DeviceRule& rule : rules) {
+        if (rule.type == 'a' && !rule.major && !rule.minor)
+            all = rule.allow && rule.access.find_first_of("rw") != std::string::npos;
+        else if (!rule.allow)
+            all = false;
+    }
+    return all;
+}
+
+Result<void> Judge::devices(const Linux& linux) const {
+    bool privileged = linux.resources && all_devices_allowed(linux.resources->devices);
+    for (size_t i = 0; i < linux.devices.size(); i++) {
+        const Device& device = linux.devices[i];
+        // The node of a device without a driver can be made as on Linux: opening it says that there is none.
         bool known =
-            engine_.all_devices || device.type == 'p' ||
+            engine_.all_devices || privileged || device.type == 'p' ||
             std::ranges::any_of(engine_.devices, [&](const DeviceNumber& number) {
                 return number.type == device.type && number.major == device.major && number.minor == device.minor;
             });
@@ -202,7 +217,7 @@ Result<void> refuse_unsupported(const Spec& spec, const EngineCapabilities& engi
     TRY(judge.need(spec.root.readonly, engine.read_only_root, "root.readonly", "a read-only root"));
     TRY(judge.mounts(spec.mounts));
     TRY(judge.namespaces(spec.linux));
-    TRY(judge.devices(spec.linux.devices));
+    TRY(judge.devices(spec.linux));
     TRY(judge.need(!spec.linux.masked_paths.empty(), engine.masked_paths, "linux.maskedPaths", "masking paths"));
     TRY(judge.need(!spec.linux.readonly_paths.empty(), engine.readonly_paths, "linux.readonlyPaths",
                    "making paths read-only"));

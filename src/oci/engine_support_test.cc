@@ -107,6 +107,9 @@ TEST(EngineSupport, HarmlessValuesAreAccepted) {
              R"({"linux": {"personality": {"domain": "LINUX"}}})",
              R"({"linux": {"rootfsPropagation": "rprivate"}})",
              R"({"linux": {"devices": [{"path": "/dev/p", "type": "p"}]}})",
+             // privileged: every device of the host
+             R"({"linux": {"resources": {"devices": [{"allow": true, "access": "rwm"}]},
+                 "devices": [{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}]}})",
              R"({"mounts": [{"destination": "/a", "source": "/a", "options": ["rbind", "rprivate", "rw"]}]})",
          })
         EXPECT_EQ(verdict(json::parse(patch), enough()), "accepted") << patch;

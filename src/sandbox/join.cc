@@ -92,6 +92,7 @@ Result<Launched> join_pod(const LaunchOptions& options, const std::string& pod_i
     prepare.root_fd = options.root_fd;
     prepare.pod = &pod_spec;
     prepare.pod_pid = pod.process().pid();
+    prepare.pod_id = pod_id;
     PreparedContainer prepared = TRY(prepare_container(*options.spec, std::move(prepare)));
 
     AnchorProcess anchor =

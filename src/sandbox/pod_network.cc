@@ -58,6 +58,13 @@ Result<UniqueFd> open_packet_socket(const std::string& name, int index) {
     // SAFETY: the way the C interface takes addresses.
     if (bind(fd.get(), reinterpret_cast<sockaddr*>(&where), sizeof(where)) != 0)
         return sys_error("bind a packet socket to " + name);
+    // The host has no address of ours left, so it would not listen to the groups that neighbours are asked for by: a
+    // macvlan hands nothing over but what somebody listens to.
+    packet_mreq groups{};
+    groups.mr_ifindex = index;
+    groups.mr_type = PACKET_MR_ALLMULTI;
+    if (setsockopt(fd.get(), SOL_PACKET, PACKET_ADD_MEMBERSHIP, &groups, sizeof(groups)) != 0)
+        return sys_error("let " + name + " take all groups");
     return fd;
 }
 

@@ -58,6 +58,22 @@ Result<UniqueFd> clone_tree(int fd, const std::string& what, const TreeAttribute
     return std::move(*tree);
 }
 
+// Whether other mounts lie below what a descriptor shows.
+bool has_mounts_below(int fd) {
+    auto path = linux::read_link(fmt::format("/proc/self/fd/{}", fd));
+    auto mounts = linux::read_file("/proc/self/mountinfo", 16 << 20);
+    if (!path.ok() || !mounts.ok()) return true;
+    std::string prefix = *path == "/" ? "/" : *path + "/";
+    std::string_view rest = *mounts;
+    while (!rest.empty()) {
+        std::string_view line = rest.substr(0, rest.find('\n'));
+        rest.remove_prefix(std::min(line.size() + 1, rest.size()));
+        for (int field = 0; field < 4; ++field) line.remove_prefix(std::min(line.find(' ') + 1, line.size()));
+        if (line.starts_with(prefix)) return true;
+    }
+    return false;
+}
+
 Result<void> add_bind_mount(const oci::Mount& mount, size_t index, const PrepareOptions& options,
                             PreparedContainer& prepared) {
     std::string field = fmt::format("config.json: mounts[{}]", index);
@@ -88,11 +104,17 @@ Result<void> add_bind_mount(const oci::Mount& mount, size_t index, const Prepare
     tree.mount = TRY(clone_tree(opened->get(), field, attributes));
     tree.read_only = mount.parsed.is_read_only();
     tree.shared = true;
+    // A read-only mount says nothing of those below it. The guest has all of them as one: then it is the host that
+    // holds the one at the top to it.
+    bool only_top = tree.read_only && attributes.recursive && !(attributes.recursive_set & MOUNT_ATTR_RDONLY) &&
+                    has_mounts_below(opened->get());
+    if (only_top) tree.read_only = false;
 
     guest::Mount& out = *prepared.request.add_mounts();
     out.set_target(mount.destination);
     out.set_type("bind");
-    for (const std::string& option : mount.options) out.add_options(option);
+    for (const std::string& option : mount.options)
+        if (!only_top || option != "ro") out.add_options(option);
     out.mutable_tree()->set_tree(std::to_string(prepared.trees.size()));
     out.mutable_tree()->set_is_file(!is_directory(opened->get()));
     out.mutable_tree()->set_shared(true);
@@ -154,7 +176,8 @@ Result<void> add_namespaces(const oci::Spec& spec, const PrepareOptions& options
                                      "container under a guest kernel can join namespaces of its own pod only",
                                      i, entry.path),
                          ENOTSUP);
-        if (entry.type == oci::NamespaceType::kPid) out.set_container_id("");
+        // Those that the pod's first container got new are joined by way of it; what it left alone is the sandbox's.
+        if (of_pod && !network) out.set_container_id(options.pod_id);
     }
     return {};
 }

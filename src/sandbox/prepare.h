@@ -31,7 +31,8 @@ struct PrepareOptions {
     // The pod that the container joins: the namespace paths of its first container are the sandbox's own. Null: the
     // container is the first of its pod.
     const oci::Spec* pod = nullptr;
-    int pod_pid = 0;  // the process that stands for the pod's first container
+    int pod_pid = 0;     // the process that stands for the pod's first container
+    std::string pod_id;  // that container
 };
 
 // Errors name the field: "mounts[3].source: ...".

@@ -1,9 +1,12 @@
 // System V semaphores and message queues, POSIX message queues. (Shared memory is in memory_cases.cc.)
+#include <fcntl.h>
 #include <mqueue.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/ipc.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
+#include <sys/shm.h>
 
 #include "case.h"
 
@@ -278,4 +281,55 @@ CASE(mq_notify_signal) {
     OK(mq_send(q, "x", 1, 0));
     for (int i = 0; i < 1000 && got == 0; ++i) sleep_ms(1);
     EXPECT_EQ(got, SIGUSR1);
+}
+
+// Settings of an IPC namespace.
+CASE(shm_settings) {
+    OK(unshare(CLONE_NEWIPC));
+    EXPECT_EQ(read_all("/proc/sys/kernel/shm_rmid_forced"), "0\n");
+    int kept = OK(shmget(IPC_PRIVATE, 4096, IPC_CREAT | 0600));
+    in_child([&] { OK(shmget(77, 4096, IPC_CREAT | 0600)); });
+    int orphan = OK(shmget(77, 4096, 0));
+    write_file("/proc/sys/kernel/shm_rmid_forced", "1");
+    // What somebody who has ended left unmapped is gone at once; one's own goes with its last detach.
+    FAILS(shmget(77, 4096, 0), ENOENT);
+    shmid_ds info{};
+    FAILS_ANY(shmctl(orphan, IPC_STAT, &info), EINVAL, EIDRM);
+    OK(shmctl(kept, IPC_STAT, &info));
+    char* at = (char*)OK(shmat(kept, nullptr, 0));
+    OK(shmdt(at));
+    FAILS_ANY(shmctl(kept, IPC_STAT, &info), EINVAL, EIDRM);
+    in_child([&] { OK(shmget(78, 4096, IPC_CREAT | 0600)); });
+    FAILS(shmget(78, 4096, 0), ENOENT);
+    write_file("/proc/sys/kernel/shmmax", "8192");
+    FAILS(shmget(IPC_PRIVATE, 8193, IPC_CREAT | 0600), EINVAL);
+    write_file("/proc/sys/kernel/shmall", "1");
+    FAILS(shmget(IPC_PRIVATE, 8192, IPC_CREAT | 0600), ENOSPC);
+    write_file("/proc/sys/kernel/shmmni", "1");
+    OK(shmget(79, 4096, IPC_CREAT | 0600));
+    FAILS(shmget(80, 4096, IPC_CREAT | 0600), ENOSPC);
+    int fd = OK(open("/proc/sys/kernel/shm_rmid_forced", O_WRONLY));
+    FAILS(write(fd, "2", 1), EINVAL);
+    close(fd);
+}
+CASE(mq_settings) {
+    OK(unshare(CLONE_NEWIPC));
+    EXPECT_EQ(read_all("/proc/sys/fs/mqueue/msg_max"), "10\n");
+    write_file("/proc/sys/fs/mqueue/msg_max", "100");
+    EXPECT_EQ(read_all("/proc/sys/fs/mqueue/msg_max"), "100\n");
+    write_file("/proc/sys/fs/mqueue/msg_default", "20");
+    write_file("/proc/sys/fs/mqueue/msgsize_default", "256");
+    mqd_t queue = mq_open(queue_name().c_str(), O_RDWR | O_CREAT | O_EXCL, 0600, nullptr);
+    OK(queue);
+    mq_attr attributes{};
+    OK(mq_getattr(queue, &attributes));
+    EXPECT_EQ(attributes.mq_maxmsg, 20);
+    EXPECT_EQ(attributes.mq_msgsize, 256);
+    mq_close(queue);
+    mq_unlink(queue_name().c_str());
+    write_file("/proc/sys/fs/mqueue/queues_max", "0");
+    int fd = OK(open("/proc/sys/fs/mqueue/msg_max", O_WRONLY));
+    FAILS(write(fd, "0", 1), EINVAL);
+    FAILS(write(fd, "65537", 5), EINVAL);
+    close(fd);
 }

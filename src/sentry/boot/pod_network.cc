@@ -163,6 +163,21 @@ void Pod::update_network(v1::UpdateNetworkRequest request, RequestStreams stream
         if (wanted.on_link()) route.flags |= RTNH_F_ONLINK;
         return route;
     };
+    // Where routes of a new link are told, those that its addresses brought and nobody tells are not wanted (CNI's ptp
+    // reaches even its own network by the gateway).
+    for (const Route& brought : model.routes()) {
+        if (brought.table != RT_TABLE_MAIN || !std::ranges::count(added, brought.link)) continue;
+        bool any = false, told = false;
+        for (int i = 0; i < request.routes_size() && !told; i++) {
+            const v1::Route& wanted = request.routes(i);
+            auto destination = parse_prefix(wanted.destination());
+            if (!destination || index_of(wanted.interface()) != brought.link) continue;
+            any = true;
+            told = destination->address == brought.destination && destination->bits == brought.prefix &&
+                   wanted.gateway().empty();
+        }
+        if (any && !told) static_cast<void>(model.remove_route(brought));
+    }
     // Those without a gateway first: the others are reached by them.
     for (bool with_gateway : {false, true}) {
         for (int i = 0; i < request.routes_size(); i++) {

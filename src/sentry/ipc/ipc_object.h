@@ -3,6 +3,7 @@
 
 #include <sys/ipc.h>
 
+#include <atomic>
 #include <map>
 #include <mutex>
 #include <vector>
@@ -106,6 +107,8 @@ class IpcTable {
         for (auto& [id, object] : by_id_) last = std::max(last, id % kIndexes);
         return last;
     }
+    size_t most() const { return most_; }
+    void set_most(size_t most) { most_ = most; }
     size_t count() {
         std::lock_guard lock(mutex_);
         return by_id_.size();
@@ -161,7 +164,7 @@ class IpcTable {
     }
 
     std::mutex mutex_;
-    const size_t most_;
+    std::atomic<size_t> most_;
     std::map<int, Ref<Object>> by_id_;  // guarded by mutex_, as is all below
     std::map<int32_t, int> by_key_;
     uint32_t sequence_ = 0xfffe;

@@ -36,7 +36,7 @@ class MqueueDirectory final : public SyntheticDirectory {
     bool revalidate_child(std::string_view name, Inode* child) override { return files_.find(name).get() == child; }
     SysResult<Ref<Inode>> create(std::string_view name, const NewInode& properties) override {
         if (!S_ISREG(properties.mode)) return Errno(EPERM);
-        auto made = TRY(files_.make(name, properties, MqueueInode::kDefaultMessages, MqueueInode::kDefaultSize, ~0ull));
+        auto made = TRY(files_.make(name, properties, files_.default_messages(), files_.default_size(), ~0ull));
         return Ref<Inode>(made);
     }
     SysResult<void> unlink(std::string_view name, Inode& target) override {
@@ -110,7 +110,7 @@ SysResult<Ref<MqueueInode>> MqueueFileSystem::make(std::string_view name, const 
     TRY(charge(properties.uid, bytes, limit));
     auto fresh = make_ref<MqueueInode>(Ref<FileSystem>(this), properties, messages, size, bytes);
     std::lock_guard lock(mutex_);
-    if (queues_.size() >= kMostQueues) return Errno(ENOSPC);
+    if (queues_.size() >= static_cast<size_t>(settings.queues_max)) return Errno(ENOSPC);
     if (!queues_.try_emplace(std::string(name), fresh).second) return Errno(EEXIST);
     return fresh;
 }
@@ -125,14 +125,14 @@ SysResult<Ref<File>> MqueueFileSystem::open_queue(Task& task, std::string_view n
     if (queue && (flags & O_CREAT) && (flags & O_EXCL)) return Errno(EEXIST);
     if (!queue) {
         if (!(flags & O_CREAT)) return Errno(ENOENT);
-        long messages = MqueueInode::kDefaultMessages, size = MqueueInode::kDefaultSize;
+        long messages = default_messages(), size = default_size();
         if (attributes != nullptr) {
             bool privileged = task.has_capability(CAP_SYS_RESOURCE);
             messages = attributes->mq_maxmsg;
             size = attributes->mq_msgsize;
             if (messages <= 0 || size <= 0) return Errno(EINVAL);
-            if (messages > (privileged ? MqueueInode::kHardMessages : MqueueInode::kMostMessages)) return Errno(EINVAL);
-            if (size > (privileged ? MqueueInode::kHardSize : MqueueInode::kMostSize)) return Errno(EINVAL);
+            if (messages > (privileged ? kHardMessages : settings.msg_max.load())) return Errno(EINVAL);
+            if (size > (privileged ? kHardSize : settings.msgsize_max.load())) return Errno(EINVAL);
         }
         const Credentials& credentials = task.credentials();
         NewInode properties;

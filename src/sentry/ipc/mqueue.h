@@ -4,6 +4,8 @@
 #include <mqueue.h>
 #include <signal.h>
 
+#include <algorithm>
+#include <atomic>
 #include <deque>
 #include <map>
 #include <string>
@@ -25,7 +27,14 @@ class MqueueFileSystem final : public FileSystem {
     // mq_open and mq_unlink come past the vfs.
     bool names_can_change() const override { return true; }
 
-    static constexpr size_t kMostQueues = 256;  // fs.mqueue.queues_max
+    // fs.mqueue.*: what a user without privileges may ask for, and gets without asking.
+    struct Settings {
+        std::atomic<long> queues_max{256};
+        std::atomic<long> msg_max{10}, msg_default{10};
+        std::atomic<long> msgsize_max{8192}, msgsize_default{8192};
+    };
+    Settings settings;
+    static constexpr long kHardMessages = 65536, kHardSize = 16 << 20;
     // mq_open: the queue's file. `attributes` null: defaults.
     SysResult<Ref<File>> open_queue(Task& task, std::string_view name, int flags, uint32_t mode,
                                     const mq_attr* attributes);
@@ -36,6 +45,8 @@ class MqueueFileSystem final : public FileSystem {
   private:
     friend class MqueueDirectory;
     friend class MqueueInode;
+    long default_messages() const { return std::min(settings.msg_default.load(), settings.msg_max.load()); }
+    long default_size() const { return std::min(settings.msgsize_default.load(), settings.msgsize_max.load()); }
     SysResult<Ref<MqueueInode>> make(std::string_view name, const NewInode& properties, long messages, long size,
                                      uint64_t limit);
     Ref<MqueueInode> find(std::string_view name);
@@ -52,8 +63,6 @@ class MqueueFileSystem final : public FileSystem {
 // The queue itself.
 class MqueueInode final : public SyntheticInode {
   public:
-    static constexpr long kDefaultMessages = 10, kMostMessages = 10, kHardMessages = 65536;
-    static constexpr long kDefaultSize = 8192, kMostSize = 8192, kHardSize = 16 << 20;
     static constexpr uint32_t kMostPriority = 32768;
 
     // `charged` bytes were taken from the owner's RLIMIT_MSGQUEUE.

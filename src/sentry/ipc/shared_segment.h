@@ -2,6 +2,8 @@
 // mapped any more.
 #pragma once
 
+#include <functional>
+
 #include "sentry/ipc/ipc_object.h"
 #include "sentry/mm/shared_memory.h"
 
@@ -12,8 +14,25 @@ class SharedSegment;
 class SegmentTable final : public RefCounted {
   public:
     explicit SegmentTable(size_t most) : table(most) {}
+    ~SegmentTable() override { force_removal(false); }
     IpcTable<SharedSegment> table;
+    std::atomic<uint64_t> most_size{UINT64_MAX - (1 << 24)};   // kernel.shmmax, in bytes
+    std::atomic<uint64_t> most_pages{UINT64_MAX - (1 << 24)};  // kernel.shmall
+
+    // kernel.shm_rmid_forced: a segment that nobody has mapped goes with its last detach, or its creator's end.
+    bool removal_is_forced() const { return forced_.load(std::memory_order_acquire); }
+    void force_removal(bool on);
+    // Segments that nobody has mapped and whose creator is such a one.
+    void remove_orphans(const std::function<bool(const Pid& creator)>& orphaned);
+
+    static bool any_forced() { return forced_tables_.load(std::memory_order_acquire) != 0; }
+
+  private:
+    std::atomic<bool> forced_{false};
+    static std::atomic<int> forced_tables_;
 };
+// A process has ended, and its memory with it.
+void remove_orphaned_segments(Task& last);
 
 class SharedSegment final : public Mappable, public IpcObject {
   public:

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "sentry/ipc/semaphores.h"
+#include "sentry/ipc/shared_segment.h"
 #include "sentry/kernel/cpu_times.h"
 #include "sentry/kernel/futex.h"
 #include "sentry/kernel/interval_timers.h"
@@ -175,6 +176,7 @@ void TaskRunner::end(Task& task) {
         undo_semaphores(process);
     }
     end_memory(task);
+    if (last) remove_orphaned_segments(task);
 
     // Descriptors: with the last user each is closed as by close(2).
     if (task.files_->ref_count() == 1)

@@ -21,9 +21,8 @@ struct SegmentStatus {
 };
 static_assert(sizeof(SegmentStatus) == 112);
 
-constexpr uint64_t kMostSize = UINT64_MAX - (1 << 24);  // kernel.shmmax
-constexpr int kHugePages = 04000;                       // SHM_HUGETLB
-constexpr uint32_t kMarkedMode = 01000;                 // SHM_DEST
+constexpr int kHugePages = 04000;        // SHM_HUGETLB
+constexpr uint32_t kMarkedMode = 01000;  // SHM_DEST
 
 int number_of(Task& task, const Ref<Pid>& pid) { return pid ? pid->number_in(task.pid_namespace()) : 0; }
 
@@ -39,7 +38,10 @@ SysResult<int64_t> sys_shmget(Task& task, const SyscallArgs& args) {
             return {};
         },
         [&]() -> SysResult<Ref<SharedSegment>> {
-            if (size == 0 || size > kMostSize || !page_up_checked(size)) return Errno(EINVAL);
+            if (size == 0 || size > ipc->segments->most_size || !page_up_checked(size)) return Errno(EINVAL);
+            uint64_t pages = page_up(size) / kPageSize;
+            for (auto& other : ipc->segments->table.all()) pages += page_up(other->size()) / kPageSize;
+            if (pages > ipc->segments->most_pages) return Errno(ENOSPC);
             uint64_t limit = task.kernel().memory().limit();
             if (limit != 0 && size > limit) return Errno(ENOMEM);
             return SharedSegment::create(task, ipc->segments, size);
@@ -126,11 +128,10 @@ SysResult<int64_t> shm_info(Task& task, IpcState& ipc, int command, GuestAddr in
     int last = ipc.segments->table.last_index();
     if (command == IPC_INFO) {
         shminfo info{};
-        info.shmmax = kMostSize;
+        info.shmmax = ipc.segments->most_size;
         info.shmmin = 1;
-        info.shmmni = IpcState::kMostSegments;
-        info.shmseg = IpcState::kMostSegments;
-        info.shmall = kMostSize;
+        info.shmmni = info.shmseg = ipc.segments->table.most();
+        info.shmall = ipc.segments->most_pages;
         TRY(task.write(UserPtr<shminfo>(into), info));
         return last;
     }

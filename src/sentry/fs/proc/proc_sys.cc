@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 
+#include "sentry/fs/proc/ipc_settings.h"
 #include "sentry/fs/proc/proc.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/namespaces.h"
@@ -50,10 +51,6 @@ constexpr Setting kSettings[] = {
     {"kernel/randomize_va_space", "2"},
     {"kernel/sched_rr_timeslice_ms", "100"},
     {"kernel/sem", "32000\t1024000000\t500\t32000"},
-    {"kernel/shm_rmid_forced", "0"},
-    {"kernel/shmall", "18446744073692774399"},
-    {"kernel/shmmax", "18446744073692774399"},
-    {"kernel/shmmni", "4096"},
     {"kernel/threads-max", "127000"},
     {"kernel/unprivileged_bpf_disabled", "2"},
     {"kernel/yama/ptrace_scope", "1"},
@@ -66,11 +63,6 @@ constexpr Setting kSettings[] = {
     {"fs/inotify/max_user_instances", "128"},
     {"fs/inotify/max_user_watches", "65536"},
     {"fs/lease-break-time", "45"},
-    {"fs/mqueue/msg_default", "10"},
-    {"fs/mqueue/msg_max", "10"},
-    {"fs/mqueue/msgsize_default", "8192"},
-    {"fs/mqueue/msgsize_max", "8192"},
-    {"fs/mqueue/queues_max", "256"},
     {"fs/nr_open", "1048576"},
     {"fs/overflowgid", "65534"},
     {"fs/overflowuid", "65534"},
@@ -138,6 +130,8 @@ Ref<Inode> make_sys_directory(Ref<ProcFileSystem> files) {
             [value = setting.value](Task&) -> SysResult<std::string> { return std::string(value) + "\n"; });
     for (NetworkSetting& setting : network_settings())
         add("net/" + setting.path, setting.take ? 0644 : 0444, std::move(setting.make), std::move(setting.take));
+    for (IpcSetting& setting : ipc_settings(files->kernel()))
+        add(setting.path, 0644, std::move(setting.make), std::move(setting.take));
     const KernelOptions& options = files->kernel().options();
     add("kernel/osrelease", 0444, [&options](Task&) -> SysResult<std::string> { return options.release + "\n"; });
     add("kernel/version", 0444, [&options](Task&) -> SysResult<std::string> { return options.version + "\n"; });
