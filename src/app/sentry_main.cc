@@ -83,7 +83,13 @@ Result<void> run(int argc, char** argv) {
         pod, UniqueFd(kApiFd), std::make_unique<guest_api::DescriptorReceiver>(UniqueFd(kChannelFd))));
     pod.set_server(*server);
     host_memory();
-    TRY(confine());
+    auto prepared = files.prepare_sharing();
+    if (!prepared.ok()) return sys_error("memory to share with the file server", prepared.error().value);
+    UniqueFd listener = TRY(confine());
+    if (listener) {
+        auto shared = files.share(std::move(listener));
+        if (!shared.ok()) return sys_error("share memory with the file server", shared.error().value);
+    }
     auto served = server->run();
     // Threads of applications still run and hold parts of the kernel: the process ends as a whole.
     if (!served.ok()) log::warning("{}", served.error().message());

@@ -3,9 +3,27 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <cstring>
 
+#include "fileserver/shared_server.h"
+
 namespace casemate::fileserver {
+
+namespace {
+
+void take_descriptors(const msghdr& message, UniqueFd (&into)[2]) {
+    const cmsghdr* c = CMSG_FIRSTHDR(&message);
+    if (c == nullptr || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) return;
+    size_t count = std::min<size_t>((c->cmsg_len - CMSG_LEN(0)) / sizeof(int), 2);
+    for (size_t i = 0; i < count; ++i) {
+        int fd;
+        std::memcpy(&fd, CMSG_DATA(c) + i * sizeof(fd), sizeof(fd));
+        into[i].reset(fd);
+    }
+}
+
+}  // namespace
 
 Connection::Connection(FileServer& server, UniqueFd socket)
     : server_(server), socket_(std::move(socket)), buffer_(kMaxMessage) {
@@ -135,6 +153,12 @@ bool Connection::handle(std::string_view message) {
         reply_.resize(sizeof(Reply));
         reply_fd_.reset();
     }
+    if (reply_.size() > kMaxMessage) {
+        header_ = Reply();
+        header_.error = E2BIG;
+        reply_.resize(sizeof(Reply));
+        reply_fd_.reset();
+    }
     header_.tag = parsed.request.tag;
     header_.data_size = static_cast<uint32_t>(reply_.size() - sizeof(Reply));
     std::memcpy(reply_.data(), &header_, sizeof(header_));
@@ -142,9 +166,8 @@ bool Connection::handle(std::string_view message) {
     return true;
 }
 
-SysResult<void> Connection::send() {
-    if (reply_.empty()) return {};
-    iovec piece{reply_.data(), reply_.size()};
+SysResult<void> Connection::send_with_descriptor(int socket, const void* bytes, size_t size) {
+    iovec piece{const_cast<void*>(bytes), size};
     msghdr message{};
     message.msg_iov = &piece;
     message.msg_iovlen = 1;
@@ -159,19 +182,34 @@ SysResult<void> Connection::send() {
         int fd = reply_fd_.get();
         std::memcpy(CMSG_DATA(c), &fd, sizeof(fd));
     }
-    while (::sendmsg(socket_.get(), &message, MSG_NOSIGNAL) < 0)
+    while (::sendmsg(socket, &message, MSG_NOSIGNAL) < 0)
         if (errno != EINTR) return last_errno();
     reply_fd_.reset();
     return {};
 }
 
+SysResult<void> Connection::send() {
+    if (reply_.empty()) return {};
+    return send_with_descriptor(socket_.get(), reply_.data(), reply_.size());
+}
+
+SysResult<void> Connection::send_descriptor(int socket) {
+    return send_with_descriptor(socket, &header_.tag, sizeof(header_.tag));
+}
+
 SysResult<void> Connection::serve() {
+    bool first = true;
     while (true) {
-        // No room for descriptors: the kernel drops those that come (MSG_CTRUNC).
+        // No room for descriptors but in the first message: the kernel drops those that come (MSG_CTRUNC).
         iovec piece{buffer_.data(), buffer_.size()};
+        alignas(cmsghdr) char control[CMSG_SPACE(2 * sizeof(int))];
         msghdr message{};
         message.msg_iov = &piece;
         message.msg_iovlen = 1;
+        if (first) {
+            message.msg_control = control;
+            message.msg_controllen = sizeof(control);
+        }
         ssize_t n = receiver_.receive(socket_.get(), message, MSG_CMSG_CLOEXEC);
         if (n < 0) {
             if (errno == EINTR) continue;
@@ -179,6 +217,15 @@ SysResult<void> Connection::serve() {
         }
         if (n == 0) return {};
         if (message.msg_flags & MSG_TRUNC) return Errno(EPROTO);
+        UniqueFd passed[2];
+        if (first) take_descriptors(message, passed);
+        first = false;
+        if (n == sizeof(kHello) && std::memcmp(buffer_.data(), &kHello, sizeof(kHello)) == 0) {
+            auto shared = SharedServer::create(std::move(passed[0]), std::move(passed[1]));
+            if (!shared.ok()) return Errno(EPROTO);
+            buffer_ = {};
+            return shared->serve(*this, socket_.get());
+        }
         if (!handle(std::string_view(buffer_.data(), static_cast<size_t>(n)))) return Errno(EPROTO);
         auto sent = send();
         if (!sent.ok()) {

@@ -17,11 +17,16 @@ class Connection {
     // `socket`: SOCK_SEQPACKET.
     Connection(FileServer& server, UniqueFd socket);
 
-    // Serves until the other end goes away (fine) or breaks the protocol (EPROTO).
+    // Serves until the other end goes away (fine) or breaks the protocol (EPROTO). Requests come over the socket, or,
+    // after a first message of kHello, through shared memory (shared_area.h).
     SysResult<void> serve();
-    // One request, given as bytes, answered into reply() and reply_fd(): for serve() and the fuzzer. False: malformed.
+    // One request, given as bytes, answered into reply(), with a descriptor or without. False: malformed.
     bool handle(std::string_view message);
     std::string_view reply() const { return reply_; }
+    bool has_descriptor() const { return static_cast<bool>(reply_fd_); }
+    // The reply's tag with its descriptor.
+    SysResult<void> send_descriptor(int socket);
+    void forget(NodeId node) { server_.forget(node); }
 
   private:
     struct Parsed {
@@ -32,6 +37,7 @@ class Connection {
     SysResult<void> dispatch(const Parsed& parsed);
     void fill(FileServer::Entry entry);
     SysResult<void> send();
+    SysResult<void> send_with_descriptor(int socket, const void* bytes, size_t size);
 
     FileServer& server_;
     UniqueFd socket_;

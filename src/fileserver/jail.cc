@@ -4,10 +4,13 @@
 #include <linux/capability.h>
 #include <linux/mount.h>
 #include <seccomp.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "linux/seccomp_fd.h"
 
 namespace casemate::fileserver {
 
@@ -70,29 +73,70 @@ Result<void> install_filter() {
         ~Release() { seccomp_release(filter); }
     } release{filter};
     // Files: by descriptor or by a path under one. sendmsg and recvmsg serve the two sockets that were inherited.
-    constexpr int kAllowed[] = {SCMP_SYS(openat),       SCMP_SYS(openat2),         SCMP_SYS(close),
-                                SCMP_SYS(statx),        SCMP_SYS(fstat),           SCMP_SYS(newfstatat),
-                                SCMP_SYS(fstatfs),      SCMP_SYS(getdents64),      SCMP_SYS(lseek),
-                                SCMP_SYS(readlinkat),   SCMP_SYS(mkdirat),         SCMP_SYS(mknodat),
-                                SCMP_SYS(symlinkat),    SCMP_SYS(linkat),          SCMP_SYS(unlinkat),
-                                SCMP_SYS(renameat2),    SCMP_SYS(fchown),          SCMP_SYS(fchownat),
-                                SCMP_SYS(fchmod),       SCMP_SYS(fchmodat),        SCMP_SYS(ftruncate),
-                                SCMP_SYS(utimensat),    SCMP_SYS(getxattr),        SCMP_SYS(setxattr),
-                                SCMP_SYS(removexattr),  SCMP_SYS(listxattr),       SCMP_SYS(syncfs),
-                                SCMP_SYS(recvmsg),      SCMP_SYS(sendmsg),         SCMP_SYS(sendto),
-                                SCMP_SYS(write),        SCMP_SYS(writev),          SCMP_SYS(futex),
-                                SCMP_SYS(munmap),       SCMP_SYS(mremap),          SCMP_SYS(brk),
-                                SCMP_SYS(madvise),      SCMP_SYS(mprotect),        SCMP_SYS(exit),
-                                SCMP_SYS(exit_group),   SCMP_SYS(rt_sigreturn),    SCMP_SYS(rt_sigprocmask),
-                                SCMP_SYS(rt_sigaction), SCMP_SYS(getpid),          SCMP_SYS(gettid),
-                                SCMP_SYS(tgkill),       SCMP_SYS(restart_syscall), SCMP_SYS(clock_gettime),
-                                SCMP_SYS(getrandom),    SCMP_SYS(sched_yield),     SCMP_SYS(set_robust_list),
+    constexpr int kAllowed[] = {SCMP_SYS(openat),
+                                SCMP_SYS(openat2),
+                                SCMP_SYS(close),
+                                SCMP_SYS(statx),
+                                SCMP_SYS(fstat),
+                                SCMP_SYS(newfstatat),
+                                SCMP_SYS(fstatfs),
+                                SCMP_SYS(getdents64),
+                                SCMP_SYS(lseek),
+                                SCMP_SYS(readlinkat),
+                                SCMP_SYS(mkdirat),
+                                SCMP_SYS(mknodat),
+                                SCMP_SYS(symlinkat),
+                                SCMP_SYS(linkat),
+                                SCMP_SYS(unlinkat),
+                                SCMP_SYS(renameat2),
+                                SCMP_SYS(fchown),
+                                SCMP_SYS(fchownat),
+                                SCMP_SYS(fchmod),
+                                SCMP_SYS(fchmodat),
+                                SCMP_SYS(ftruncate),
+                                SCMP_SYS(utimensat),
+                                SCMP_SYS(getxattr),
+                                SCMP_SYS(setxattr),
+                                SCMP_SYS(removexattr),
+                                SCMP_SYS(listxattr),
+                                SCMP_SYS(syncfs),
+                                SCMP_SYS(recvmsg),
+                                SCMP_SYS(recvfrom),
+                                SCMP_SYS(poll),
+                                SCMP_SYS(sendmsg),
+                                SCMP_SYS(sendto),
+                                SCMP_SYS(write),
+                                SCMP_SYS(writev),
+                                SCMP_SYS(futex),
+                                SCMP_SYS(munmap),
+                                SCMP_SYS(mremap),
+                                SCMP_SYS(brk),
+                                SCMP_SYS(madvise),
+                                SCMP_SYS(mprotect),
+                                SCMP_SYS(exit),
+                                SCMP_SYS(exit_group),
+                                SCMP_SYS(rt_sigreturn),
+                                SCMP_SYS(rt_sigprocmask),
+                                SCMP_SYS(rt_sigaction),
+                                SCMP_SYS(getpid),
+                                SCMP_SYS(gettid),
+                                SCMP_SYS(tgkill),
+                                SCMP_SYS(restart_syscall),
+                                SCMP_SYS(clock_gettime),
+                                SCMP_SYS(getrandom),
+                                SCMP_SYS(sched_yield),
+                                SCMP_SYS(set_robust_list),
                                 SCMP_SYS(rseq)};
     for (int number : kAllowed)
         if (seccomp_rule_add(filter, SCMP_ACT_ALLOW, number, 0) != 0) return Error("file server: seccomp rule failed");
     int failed = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, SCMP_A1(SCMP_CMP_EQ, F_DUPFD_CLOEXEC));
     failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, SCMP_A1(SCMP_CMP_EQ, F_SETFL));
     failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, SCMP_A1(SCMP_CMP_EQ, F_GETFL));
+    failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, SCMP_A1(SCMP_CMP_EQ, F_GET_SEALS));
+    // The guest kernel's rings.
+    constexpr uint64_t kRings[] = {SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IOCTL_NOTIF_SEND, SECCOMP_IOCTL_NOTIF_SET_FLAGS};
+    for (uint64_t command : kRings)
+        failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, command));
     // Memory, never executable.
     failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, 4, 0));
     if (failed != 0) return Error("file server: seccomp rule failed");

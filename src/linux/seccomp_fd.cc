@@ -13,9 +13,10 @@ SysResult<UniqueFd> install_seccomp_filter(std::span<const sock_filter> program,
     if (program.size() > BPF_MAXINSNS) return Errno(E2BIG);
     long result = ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &fprog);
     if (result < 0) return last_errno();
+    // With TSYNC it needs TSYNC_ESRCH.
+    if ((flags & SECCOMP_FILTER_FLAG_NEW_LISTENER) != 0) return UniqueFd(static_cast<int>(result));
     // TSYNC without TSYNC_ESRCH answers with the id of a thread that could not follow.
     if ((flags & SECCOMP_FILTER_FLAG_TSYNC) != 0 && result > 0) return Errno(ESRCH);
-    if ((flags & SECCOMP_FILTER_FLAG_NEW_LISTENER) != 0) return UniqueFd(static_cast<int>(result));
     return UniqueFd();
 }
 

@@ -15,13 +15,12 @@
 
 #include <cerrno>
 
+#include "fileserver/shared_area.h"
+#include "linux/seccomp_fd.h"
+
 namespace casemate::sentry {
 
 using host::ArgCheck;
-
-#ifndef SECCOMP_IOCTL_NOTIF_SET_FLAGS
-#define SECCOMP_IOCTL_NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64)  // Linux 6.6
-#endif
 
 host::SeccompFilter sentry_filter() {
     host::SeccompFilter filter;
@@ -72,16 +71,22 @@ host::SeccompFilter sentry_filter() {
                   SYS_clock_adjtime});
     // The C library asks for files now and then (how many CPUs there are); it copes with there being none.
     filter.add_rule(SYS_openat, {}, SECCOMP_RET_ERRNO | ENOENT);
+    // The file server's bell: never carried out.
+    filter.add_rule(fileserver::kRingCall, {}, SECCOMP_RET_USER_NOTIF);
     return filter;
 }
 
-Result<void> confine() {
+Result<UniqueFd> confine() {
     auto program = TRY(sentry_filter().build());
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return sys_error("prctl PR_SET_NO_NEW_PRIVS");
-    sock_fprog filter{static_cast<unsigned short>(program.size()), program.data()};
-    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &filter) != 0)
-        return sys_error("install the sentry's seccomp filter");
-    return {};
+    // Once the server has a ring, no signal takes it back: it is answered soon.
+    constexpr unsigned kListening =
+        SECCOMP_FILTER_FLAG_TSYNC_ESRCH | SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    auto installed = linux::install_seccomp_filter(program, SECCOMP_FILTER_FLAG_TSYNC | kListening);
+    if (!installed.ok() && installed.error() == Errno(EBUSY))
+        installed = linux::install_seccomp_filter(program, SECCOMP_FILTER_FLAG_TSYNC);
+    if (!installed.ok()) return sys_error("install the sentry's seccomp filter", installed.error().value);
+    return installed.take_value();
 }
 
 }  // namespace casemate::sentry

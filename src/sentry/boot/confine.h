@@ -5,12 +5,14 @@
 #pragma once
 
 #include "base/result.h"
+#include "base/unique_fd.h"
 #include "host/seccomp_filter.h"
 
 namespace casemate::sentry {
 
 host::SeccompFilter sentry_filter();
-// For all threads of the process, for good.
-Result<void> confine();
+// For all threads of the process, for good. The listener gets the rings for the file server (fileserver/shared_area.h);
+// it is empty where the host gives none, because this process is being watched by a listener already.
+Result<UniqueFd> confine();
 
 }  // namespace casemate::sentry
