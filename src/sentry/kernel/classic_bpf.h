@@ -1,5 +1,5 @@
-// Classic BPF as seccomp(2) takes it: 32-bit words of a seccomp_data, an accumulator, an index register, 16 words of
-// scratch memory, jumps forward only.
+// Classic BPF: an accumulator, an index register, 16 words of scratch memory, jumps forward only. As seccomp(2) takes
+// it, it loads 32-bit words of a seccomp_data; as a socket's filter, what a packet consists of.
 //
 // A program comes from the application: check_bpf() decides as the kernel's bpf_check_classic and seccomp_check_filter
 // do; what passed ends within its length, and run_bpf() needs no checks of its own.
@@ -26,5 +26,20 @@ uint32_t run_bpf(std::span<const sock_filter> program, const seccomp_data& data)
 
 // The value returned if it follows from the number and the architecture alone; nothing once anything else is loaded.
 std::optional<uint32_t> run_bpf_by_number(std::span<const sock_filter> program, uint32_t number, uint32_t architecture);
+
+// A packet, as a socket's filter sees it.
+struct BpfPacket {
+    std::span<const uint8_t> bytes;  // from where the socket's kind begins: the link's header, the network's...
+    size_t network_at = 0;           // in bytes; SIZE_MAX: no such header there
+    size_t link_at = SIZE_MAX;
+    uint16_t protocol = 0;  // ETH_P_*, host order
+    uint8_t type = 0;       // PACKET_*
+    int link = 0;
+    uint16_t hardware_type = 1;  // ARPHRD_*
+};
+// The same of a socket's filter, which may do all that classic BPF can.
+SysResult<void> check_packet_bpf(std::span<const sock_filter> program);
+// How many bytes of the packet are taken; 0: none of it. A load beyond its end returns 0.
+uint32_t run_packet_bpf(std::span<const sock_filter> program, const BpfPacket& packet);
 
 }  // namespace casemate::sentry

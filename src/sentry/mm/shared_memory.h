@@ -13,6 +13,8 @@ class SharedMemory final : public Mappable {
     SysResult<Piece> backing(uint64_t offset, uint64_t size, bool write) override;
     uint64_t mappable_size() override { return range_.size; }
     SysResult<void> punch(uint64_t offset, uint64_t size) override;
+    // The sentry's own view of [offset, offset + size), which lies in it.
+    std::byte* bytes(uint64_t offset, uint64_t size) { return memory_.at(range_.offset + offset, size); }
     void add_mapping(AddressSpace&) override {}  // never shrinks: nobody needs to be told
     void remove_mapping(AddressSpace&) override {}
 

@@ -3,6 +3,7 @@
 #include "sentry/net/inet/inet_socket.h"
 #include "sentry/net/netlink/netlink_socket.h"
 #include "sentry/net/network.h"
+#include "sentry/net/packet/packet_socket.h"
 #include "sentry/net/unix/unix_socket.h"
 
 namespace casemate::sentry {
@@ -15,10 +16,8 @@ struct Family {
 };
 // A family that is absent answers what a Linux without it would.
 constexpr Family kFamilies[] = {
-    {AF_UNIX, create_unix_socket},
-    {AF_INET, create_inet_socket},
-    {AF_INET6, create_inet_socket},
-    {AF_NETLINK, create_netlink_socket},
+    {AF_UNIX, create_unix_socket},       {AF_INET, create_inet_socket},     {AF_INET6, create_inet_socket},
+    {AF_NETLINK, create_netlink_socket}, {AF_PACKET, create_packet_socket},
 };
 
 constexpr int kMostTypes = 11;  // SOCK_MAX

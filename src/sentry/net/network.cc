@@ -12,6 +12,7 @@
 #include "sentry/net/interfaces.h"
 #include "sentry/net/link/wire.h"
 #include "sentry/net/netlink/netlink_hub.h"
+#include "sentry/net/packet/taps.h"
 #include "sentry/net/unix/unix_socket.h"
 
 namespace casemate::sentry {
@@ -34,7 +35,8 @@ Network::Network(bool ready)
       udplite_(std::make_unique<PortTable>()),
       raw_(std::make_unique<PortTable>()),
       ping_(std::make_unique<PortTable>()),
-      ping6_(std::make_unique<PortTable>()) {}
+      ping6_(std::make_unique<PortTable>()),
+      taps_(std::make_unique<Taps>()) {}
 Network::~Network() = default;
 
 Wire& Network::make_wire(TimerThread& timers) {

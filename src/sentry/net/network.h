@@ -23,6 +23,7 @@ class Socket;
 class Task;
 class UnixName;
 class UnixSocket;
+class Taps;         // net/packet/taps.h
 class TimerThread;  // kernel/timers.h
 class Wire;         // net/link/wire.h
 
@@ -59,6 +60,7 @@ class Network final : public RefCounted {
     PortTable& raw_sockets() { return *raw_; }
     PortTable& ping_ports() { return *ping_; }  // echo identifiers
     PortTable& ping6_ports() { return *ping6_; }
+    Taps& taps() { return *taps_; }
 
     // The texts of /proc/net/{unix,tcp,tcp6,udp,udp6}.
     // Groups that sockets have joined, counted; for the stack and /proc/net/igmp.
@@ -80,6 +82,7 @@ class Network final : public RefCounted {
     const std::unique_ptr<Interfaces> interfaces_;
     const std::unique_ptr<NetlinkHub> netlink_;
     const std::unique_ptr<PortTable> tcp_, udp_, udplite_, raw_, ping_, ping6_;
+    const std::unique_ptr<Taps> taps_;
     std::unique_ptr<Wire> wire_;  // guarded by mutex_; made once
     std::atomic<Wire*> wire_seen_{nullptr};
 };

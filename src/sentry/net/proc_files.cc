@@ -11,6 +11,7 @@
 #include "sentry/net/netlink/netlink_hub.h"
 #include "sentry/net/netlink/netlink_socket.h"
 #include "sentry/net/network.h"
+#include "sentry/net/packet/packet_socket.h"
 #include "sentry/net/unix/unix_socket.h"
 
 namespace casemate::sentry {
@@ -161,6 +162,16 @@ std::string net_raw_text(Network& network, bool v6) {
                             end(status.peer.address, 0), status.state, status.sending, status.receiving, socket.uid(),
                             socket.inode_number(), 0, status.drops);
     });
+    return text;
+}
+
+std::string net_packet_text(Network& network) {
+    std::string text = "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n";
+    for (auto& socket : network.taps().sockets()) {
+        PacketSocket::Status status = socket->status();
+        text += fmt::format("{:016x} {:<6} {:<4} {:04x}   {:<5} {} {:<6} {:<6} {:<6}\n", 0, 2, socket->type(),
+                            status.protocol, status.link, 1, status.waiting, status.uid, socket->inode_number());
+    }
     return text;
 }
 

@@ -14,6 +14,7 @@ std::string net_if_inet6_text(Network& network);
 std::string net_arp_text(Network& network);
 std::string net_igmp_text(Network& network);
 std::string net_raw_text(Network& network, bool v6);
+std::string net_packet_text(Network& network);
 std::string net_netlink_text(Network& network);
 std::string net_sockstat_text(Network& network, bool v6);
 

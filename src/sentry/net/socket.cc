@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "sentry/fs/anonymous/anonymous_files.h"
+#include "sentry/kernel/classic_bpf.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/net/interface_ioctl.h"
 #include "sentry/net/network.h"
@@ -46,6 +47,35 @@ SysResult<SocketAddress> Socket::local_address() { return Errno(EOPNOTSUPP); }
 SysResult<SocketAddress> Socket::peer_address() { return Errno(EOPNOTSUPP); }
 SysResult<bool> Socket::set_family_option(Task&, int, int, std::span<const std::byte>) { return false; }
 SysResult<OptionBytes> Socket::get_family_option(Task&, int, int, size_t) { return OptionBytes(); }
+
+SysResult<void> Socket::prepare_map(MapRequest&) { return Errno(ENODEV); }
+
+SysResult<void> Socket::attach_filter(Task& task, std::span<const std::byte> value) {
+    if (!has_messages()) return Errno(ENOPROTOOPT);
+    if (value.size() != sizeof(sock_fprog)) return Errno(EINVAL);
+    auto program = TRY(option_value<sock_fprog>(value));
+    if (filter_locked_) return Errno(EPERM);
+    if (program.len == 0 || program.len > BPF_MAXINSNS || program.filter == nullptr) return Errno(EINVAL);
+    auto filter = make_ref<Filter>();
+    filter->code.resize(program.len);
+    TRY(task.memory().copy_in(reinterpret_cast<GuestAddr>(program.filter), filter->code.data(),
+                              filter->code.size() * sizeof(sock_filter)));
+    TRY(check_packet_bpf(filter->code));
+    std::lock_guard lock(filter_mutex_);
+    filter_ = std::move(filter);
+    filtered_ = true;
+    return {};
+}
+
+SysResult<void> Socket::detach_filter() {
+    if (filter_locked_) return Errno(EPERM);
+    Ref<Filter> gone;
+    std::lock_guard lock(filter_mutex_);
+    if (!filter_) return Errno(ENOENT);
+    gone = std::move(filter_);
+    filtered_ = false;
+    return {};
+}
 
 SysResult<int64_t> Socket::ioctl(Task& task, uint64_t command, uint64_t argument) {
     switch (command) {

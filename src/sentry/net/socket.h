@@ -7,6 +7,7 @@
 // Passed files (SCM_RIGHTS) are dropped without any of these held: they may be the last reference to another socket.
 #pragma once
 
+#include <linux/filter.h>
 #include <sys/socket.h>
 
 #include <atomic>
@@ -114,6 +115,8 @@ class Socket : public RefCounted {
     // After set_option() has changed something.
     virtual void options_changed() {}
     virtual uint32_t poll_events() = 0;
+    // mmap of its descriptor. ENODEV.
+    virtual SysResult<void> prepare_map(MapRequest& request);
     // Bytes that SIOCINQ and SIOCOUTQ tell.
     virtual SysResult<size_t> unread() { return Errno(EOPNOTSUPP); }
     virtual SysResult<size_t> unsent() { return size_t{0}; }
@@ -127,6 +130,17 @@ class Socket : public RefCounted {
     int take_error() { return error_.exchange(0, std::memory_order_acq_rel); }
     int pending_error() const { return error_.load(std::memory_order_acquire); }
     void set_error(int error) { error_.store(error, std::memory_order_release); }
+
+    // SO_ATTACH_FILTER: what a message must pass to get to this socket, of kinds that have messages. Null: none.
+    struct Filter final : RefCounted {
+        std::vector<sock_filter> code;
+    };
+    Ref<Filter> filter() {
+        if (!filtered_.load(std::memory_order_acquire)) [[likely]]
+            return nullptr;
+        std::lock_guard lock(filter_mutex_);
+        return filter_;
+    }
 
   protected:
     // Waits on `queue` until `attempt` has an answer. SO_RCVTIMEO or SO_SNDTIMEO (0: none) ends in EAGAIN, and makes
@@ -160,6 +174,8 @@ class Socket : public RefCounted {
             options_.flags.fetch_and(~static_cast<uint32_t>(flag), std::memory_order_relaxed);
     }
     void inherit_options(Socket& from);
+    // Whether its kind looks at filter().
+    virtual bool has_messages() const { return false; }
 
     const int family_, type_, protocol_;
     const Ref<Network> network_;
@@ -167,6 +183,13 @@ class Socket : public RefCounted {
     SocketOptions options_;
 
   private:
+    SysResult<void> attach_filter(Task& task, std::span<const std::byte> value);
+    SysResult<void> detach_filter();
+
+    SmallMutex filter_mutex_;
+    Ref<Filter> filter_;                      // guarded by filter_mutex_
+    std::atomic<bool> filtered_{false};       // there is one
+    std::atomic<bool> filter_locked_{false};  // SO_LOCK_FILTER
     std::atomic<int> error_{0};
     std::atomic<uint64_t> inode_number_{0};
 };
@@ -185,6 +208,7 @@ class SocketFile final : public File {
     SysResult<int64_t> seek(Task&, int64_t, int) override { return Errno(ESPIPE); }
     SysResult<int64_t> ioctl(Task& task, uint64_t command, uint64_t argument) override;
     uint32_t poll_events(Task*) override { return socket_->poll_events(); }
+    SysResult<void> prepare_map(Task&, MapRequest& request) override { return socket_->prepare_map(request); }
     WaitQueue* waiters() override { return &socket_->waiters()->queue; }
 
   protected:

@@ -104,12 +104,14 @@ SysResult<void> Socket::set_option(Task& task, int level, int name, std::span<co
             return {};
         }
         case SO_ATTACH_FILTER:
+            return attach_filter(task, value);
+        case SO_DETACH_FILTER:
+            TRY(option_value<int>(value));
+            return detach_filter();
         case SO_ATTACH_BPF:
         case SO_ATTACH_REUSEPORT_CBPF:
         case SO_ATTACH_REUSEPORT_EBPF:
             return Errno(ENOPROTOOPT);
-        case SO_DETACH_FILTER:
-            return Errno(ENOENT);
         default:
             break;
     }
@@ -187,6 +189,10 @@ SysResult<void> Socket::set_option(Task& task, int level, int name, std::span<co
             return {};
         case SO_PEEK_OFF:  // families that can say so first
             return Errno(EOPNOTSUPP);
+        case SO_LOCK_FILTER:
+            if (filter_locked_ && number == 0) return Errno(EPERM);
+            filter_locked_ = number != 0;
+            return {};
         case SO_PRIORITY:
             if ((number < 0 || number > 6) && !task.has_capability(CAP_NET_ADMIN)) return Errno(EPERM);
             options_.priority = static_cast<uint32_t>(number);
@@ -260,6 +266,8 @@ SysResult<std::vector<std::byte>> Socket::get_option(Task& task, int level, int 
             return option_bytes<int>(options_.transmit_rehash);
         case SO_BINDTOIFINDEX:
             return option_bytes<int>(options_.bound_device);
+        case SO_LOCK_FILTER:
+            return option_bytes<int>(filter_locked_ ? 1 : 0);
         case SO_BPF_EXTENSIONS:
             return option_bytes<int>(64);  // SKF_AD_MAX
         case SO_NETNS_COOKIE:

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "sentry/net/family.h"
+#include "sentry/net/packet/packet_ring.h"
 
 namespace casemate::sentry {
 
@@ -136,6 +137,16 @@ SysResult<int64_t> sys_getsockopt(Task& task, const SyscallArgs& args) {
     UserPtr<int32_t> size_at(args.u64(4));
     int32_t room = TRY(task.read(size_at));
     if (room < 0) return Errno(EINVAL);
+    // The one option whose answer depends on what is in the buffer: a version.
+    if (it.socket->family() == AF_PACKET && args.i32(1) == SOL_PACKET && args.i32(2) == PACKET_HDRLEN) {
+        int version = 0;
+        if (static_cast<size_t>(room) < sizeof(version)) return Errno(EINVAL);
+        TRY(task.memory().copy_in(args.u64(3), &version, sizeof(version)));
+        unsigned header = TRY(PacketRing::header_size(version));
+        TRY(task.memory().copy_out(args.u64(3), &header, sizeof(header)));
+        TRY(task.write(size_at, static_cast<int32_t>(sizeof(header))));
+        return 0;
+    }
     auto value = TRY(it.socket->get_option(task, args.i32(1), args.i32(2), static_cast<size_t>(room)));
     size_t part = std::min(value.size(), static_cast<size_t>(room));
     TRY(task.memory().copy_out(args.u64(3), value.data(), part));
@@ -144,7 +155,7 @@ SysResult<int64_t> sys_getsockopt(Task& task, const SyscallArgs& args) {
 }
 
 constexpr SyscallRow kRows[] = {
-    {41, "socket", sys_socket, Support::kPartial, "AF_UNIX; AF_INET and AF_INET6 on the loopback"},
+    {41, "socket", sys_socket, Support::kPartial, "AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET"},
     {42, "connect", sys_connect, Support::kFull},
     {43, "accept", sys_accept, Support::kFull},
     {48, "shutdown", sys_shutdown, Support::kFull},
@@ -153,7 +164,7 @@ constexpr SyscallRow kRows[] = {
     {51, "getsockname", sys_getsockname, Support::kFull},
     {52, "getpeername", sys_getpeername, Support::kFull},
     {53, "socketpair", sys_socketpair, Support::kFull},
-    {54, "setsockopt", sys_setsockopt, Support::kPartial, "no filters, no multicast membership"},
+    {54, "setsockopt", sys_setsockopt, Support::kPartial, "filters of classic BPF, on sockets with messages"},
     {55, "getsockopt", sys_getsockopt, Support::kPartial, "TCP_INFO in outline"},
     {288, "accept4", sys_accept4, Support::kFull},
 };

@@ -27,9 +27,7 @@ void add_network_files(SyntheticDirectory& directory, Ref<ProcFileSystem> files)
     text("raw6", [](Network& network) { return net_raw_text(network, true); });
     text("sockstat", [](Network& network) { return net_sockstat_text(network, false); });
     text("sockstat6", [](Network& network) { return net_sockstat_text(network, true); });
-    // There are no packet sockets.
-    text("packet",
-         [](Network&) { return std::string("sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n"); });
+    text("packet", net_packet_text);
 }
 
 }  // namespace casemate::sentry

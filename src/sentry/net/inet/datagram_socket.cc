@@ -4,11 +4,13 @@
 #include <linux/errqueue.h>
 #include <linux/in6.h>
 #include <linux/net_tstamp.h>
+#include <net/ethernet.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 
 #include <algorithm>
 
+#include "sentry/kernel/classic_bpf.h"
 #include "sentry/net/network.h"
 
 namespace casemate::sentry {
@@ -212,8 +214,35 @@ bool DatagramSocket::takes_group(const Packet& packet) {
     return memberships_.accepts(packet.to.address, packet.from.address, packet.link, all);
 }
 
+// A filter sees UDP from its header on, raw packets as the socket gets them.
+bool DatagramSocket::passes(const Filter& program, Packet& packet) {
+    std::vector<uint8_t> bytes;
+    size_t header = 0;
+    if (type() == SOCK_DGRAM && (protocol() == IPPROTO_UDP || protocol() == IPPROTO_UDPLITE)) {
+        udphdr udp{};
+        header = sizeof(udp);
+        udp.source = htons(packet.from.port);
+        udp.dest = htons(packet.to.port);
+        udp.len = htons(static_cast<uint16_t>(header + packet.size));
+        bytes.resize(header);
+        memcpy(bytes.data(), &udp, header);
+    }
+    // SAFETY: bytes as bytes.
+    const auto* data = reinterpret_cast<const uint8_t*>(packet.data.get());
+    bytes.insert(bytes.end(), data, data + packet.size);
+    BpfPacket about{bytes};
+    about.network_at = type() == SOCK_RAW && !v6() ? 0 : SIZE_MAX;
+    about.protocol = packet.to.address.is_v4() ? ETH_P_IP : ETH_P_IPV6;
+    about.link = packet.link;
+    size_t kept = run_packet_bpf(program.code, about);
+    if (kept == 0) return false;
+    packet.size = std::min(packet.size, std::max(kept, header) - header);
+    return true;
+}
+
 void DatagramSocket::receive_packet(Packet& packet) {
     if (receive_shut_) return;
+    if (Ref<Filter> program = filter(); program && !passes(*program, packet)) return;
     packet.drops = drops_.load(std::memory_order_relaxed);
     if (queue_.put(packet, SIZE_MAX, options_.receive_buffer) == PacketQueue::Put::kFull)
         drops_.fetch_add(1, std::memory_order_relaxed);

@@ -57,6 +57,8 @@ class DatagramSocket : public InetSocket {
     // A wildcard port is an error for UDP, and nothing to raw sockets.
     virtual bool has_ports() const { return true; }
 
+    bool has_messages() const override { return true; }
+
     PacketQueue queue_;
     ErrorQueue errors_;
     Memberships memberships_;
@@ -66,6 +68,7 @@ class DatagramSocket : public InetSocket {
 
   private:
     SysResult<size_t> receive_error(ReceiveRequest& request);
+    bool passes(const Filter& program, Packet& packet);
     void describe(const Packet& packet, ReceiveRequest& request);
     void describe_v4(const Packet& packet, ReceivedControl& control);
     void describe_v6(const Packet& packet, ReceivedControl& control);

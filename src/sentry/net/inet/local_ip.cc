@@ -13,6 +13,7 @@
 #include "sentry/net/inet/udp_socket.h"
 #include "sentry/net/link/wire.h"
 #include "sentry/net/network.h"
+#include "sentry/net/packet/taps.h"
 
 namespace casemate::sentry {
 namespace {
@@ -26,21 +27,6 @@ Packet fresh(size_t size) {
     return packet;
 }
 
-iphdr ip_header(const Packet& packet, uint8_t protocol, size_t payload) {
-    iphdr header{};
-    header.version = 4;
-    header.ihl = 5;
-    header.tos = static_cast<uint8_t>(packet.traffic_class);
-    header.tot_len = htons(static_cast<uint16_t>(sizeof(header) + payload));
-    header.frag_off = htons(IP_DF);
-    header.ttl = static_cast<uint8_t>(packet.hop_limit);
-    header.protocol = protocol;
-    header.saddr = htonl(packet.from.address.as_v4());
-    header.daddr = htonl(packet.to.address.as_v4());
-    header.check = internet_checksum(std::as_bytes(std::span(&header, 1)));
-    return header;
-}
-
 void answer_echo(Network& network, uint8_t protocol, const Packet& request) {
     bool v4 = protocol == IPPROTO_ICMP;
     Packet reply = request.duplicate();
@@ -52,6 +38,7 @@ void answer_echo(Network& network, uint8_t protocol, const Packet& request) {
     reply.data[2] = reply.data[3] = std::byte{0};
     uint16_t sum = v4 ? internet_checksum({reply.data.get(), reply.size}) : checksum_v6(reply, protocol);
     memcpy(reply.data.get() + 2, &sum, sizeof(sum));
+    network.taps().looped(protocol, false, reply);
     deliver_locally(network, protocol, reply);
 }
 
@@ -91,6 +78,21 @@ void take_udp(Network& network, Packet& packet) {
 
 }  // namespace
 
+iphdr ipv4_header(const Packet& packet, uint8_t protocol, size_t payload) {
+    iphdr header{};
+    header.version = 4;
+    header.ihl = 5;
+    header.tos = static_cast<uint8_t>(packet.traffic_class);
+    header.tot_len = htons(static_cast<uint16_t>(sizeof(header) + payload));
+    header.frag_off = htons(IP_DF);
+    header.ttl = static_cast<uint8_t>(packet.hop_limit);
+    header.protocol = protocol;
+    header.saddr = htonl(packet.from.address.as_v4());
+    header.daddr = htonl(packet.to.address.as_v4());
+    header.check = internet_checksum(std::as_bytes(std::span(&header, 1)));
+    return header;
+}
+
 uint16_t internet_checksum(std::span<const std::byte> bytes, uint32_t sum) {
     uint64_t total = sum;
     size_t i = 0;
@@ -124,7 +126,7 @@ void deliver_to_raw(Network& network, uint8_t protocol, const Packet& packet) {
         if (!socket.takes_group(packet)) continue;
         Packet copy;
         if (v4) {
-            iphdr header = ip_header(packet, protocol, packet.size);
+            iphdr header = ipv4_header(packet, protocol, packet.size);
             copy = fresh(sizeof(header) + packet.size);
             if (copy.size == 0) continue;
             memcpy(copy.data.get(), &header, sizeof(header));
@@ -143,6 +145,25 @@ void deliver_to_raw(Network& network, uint8_t protocol, const Packet& packet) {
     }
 }
 
+void deliver_udp_to_raw(Network& network, const Packet& datagram) {
+    if (network.raw_sockets().empty()) return;
+    udphdr header{};
+    header.source = htons(datagram.from.port);
+    header.dest = htons(datagram.to.port);
+    header.len = htons(static_cast<uint16_t>(sizeof(header) + datagram.size));
+    Packet whole = fresh(sizeof(header) + datagram.size);
+    if (whole.size == 0) return;
+    memcpy(whole.data.get(), &header, sizeof(header));
+    if (datagram.size > 0) memcpy(whole.data.get() + sizeof(header), datagram.data.get(), datagram.size);
+    whole.from = datagram.from;
+    whole.to = datagram.to;
+    whole.hop_limit = datagram.hop_limit;
+    whole.traffic_class = datagram.traffic_class;
+    whole.link = datagram.link;
+    whole.arrived = datagram.arrived;
+    deliver_to_raw(network, IPPROTO_UDP, whole);
+}
+
 SysResult<void> send_packet(Network& network, uint8_t protocol, const RouteChoice& way, Packet& packet) {
     if (way.type != RTN_LOCAL && way.link != Interfaces::kLoopback && network.wire() != nullptr) {
         stack::OutPacket out;
@@ -158,7 +179,9 @@ SysResult<void> send_packet(Network& network, uint8_t protocol, const RouteChoic
         auto sent = network.wire()->stack().send(out);
         if (!sent.ok() && sent.error().value != ENOBUFS) return sent;
     }
-    if (way.type != RTN_UNICAST) deliver_locally(network, protocol, packet);
+    if (way.type == RTN_UNICAST) return {};
+    network.taps().looped(protocol, false, packet);
+    deliver_locally(network, protocol, packet);
     return {};
 }
 
@@ -189,7 +212,7 @@ void deliver_port_unreachable(Network& network, uint8_t protocol, const Packet& 
     udp.source = htons(about.from.port);
     udp.dest = htons(about.to.port);
     udp.len = htons(static_cast<uint16_t>(sizeof(udp) + data.size()));
-    iphdr quoted = ip_header(about, protocol, sizeof(udp) + data.size());
+    iphdr quoted = ipv4_header(about, protocol, sizeof(udp) + data.size());
     size_t part = std::min(data.size(), kQuoted - sizeof(udp));
     Packet error = fresh(sizeof(icmphdr) + sizeof(quoted) + sizeof(udp) + part);
     if (error.size == 0) return;

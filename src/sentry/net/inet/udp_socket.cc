@@ -11,6 +11,7 @@
 #include "sentry/net/inet/local_ip.h"
 #include "sentry/net/link/wire.h"
 #include "sentry/net/network.h"
+#include "sentry/net/packet/taps.h"
 
 namespace casemate::sentry {
 namespace {
@@ -102,6 +103,8 @@ SysResult<void> UdpSocket::transmit(const Outgoing& out, Packet data) {
         if (out.way.type == RTN_MULTICAST && !again) return {};
     }
     if (out.way.type == RTN_UNICAST) return {};
+    network().taps().looped(static_cast<uint8_t>(protocol()), true, packet);
+    if (protocol() == IPPROTO_UDP) deliver_udp_to_raw(network(), packet);
     QueuedError error;
     bool v4 = out.to.address.is_v4();
     size_t quoted = std::min(packet.size, v4 ? kQuotedIpv4 : kQuotedIpv6);

@@ -11,6 +11,7 @@
 #include "sentry/net/inet/tcp_socket.h"
 #include "sentry/net/inet/udp_socket.h"
 #include "sentry/net/network.h"
+#include "sentry/net/packet/taps.h"
 #include "sentry/net/stack/link.h"
 
 namespace casemate::sentry {
@@ -34,6 +35,26 @@ Packet packet_of(const stack::InPacket& from) {
 
 }  // namespace
 
+// A link's device, with the packet sockets that watch it.
+class Wire::WatchedDevice final : public stack::Device {
+  public:
+    WatchedDevice(std::shared_ptr<PacketDevice> device, Taps& taps, int link)
+        : device_(std::move(device)), taps_(taps), link_(link) {}
+    bool send(const stack::OutFrame& frame) override { return send(frame, nullptr); }
+    bool send(const stack::OutFrame& frame, const PacketSocket* sender) {
+        if (taps_.active()) [[unlikely]]
+            taps_.goes_out(link_, frame, sender);
+        return device_->send(frame);
+    }
+    bool can_segment() const override { return device_->can_segment(); }
+    PacketDevice& device() { return *device_; }
+
+  private:
+    const std::shared_ptr<PacketDevice> device_;
+    Taps& taps_;
+    const int link_;
+};
+
 class Wire::Alarm final : public Timer {
   public:
     explicit Alarm(TimerThread& timers) : timers_(timers) {}
@@ -55,7 +76,7 @@ Wire::Wire(Network& network, TimerThread& timers) : network_(network), alarm_(st
 
 Wire::~Wire() {
     network_.interfaces().remove_listener(listener_);
-    for (auto& [index, device] : devices_) device->stop();
+    for (auto& [index, device] : devices_) device->device().stop();
     stack_->stop();
     alarm_->stop();
 }
@@ -67,12 +88,18 @@ SysResult<int> Wire::add_link(Link link, UniqueFd socket, bool virtio_header) {
     uint32_t mtu = link.mtu;
     Ref<LinkCounters> counters = link.counters;
     int index = TRY(network_.interfaces().add_link(std::move(link)));
-    auto made = stack_->add_link(static_cast<uint32_t>(index), mac, mtu, device, counters);
+    Taps& taps = network_.taps();
+    auto watched = std::make_shared<WatchedDevice>(device, taps, index);
+    auto made = stack_->add_link(static_cast<uint32_t>(index), mac, mtu, watched, counters);
     {
         std::lock_guard lock(mutex_);
-        devices_[index] = device;
+        devices_[index] = watched;
     }
-    auto started = device->start([this, made](std::span<stack::InFrame> frames) { stack_->input(*made, frames); });
+    auto started = device->start([this, made, mac, index, &taps](std::span<stack::InFrame> frames) {
+        if (taps.active()) [[unlikely]]
+            taps.came_in(index, mac, frames);
+        stack_->input(*made, frames);
+    });
     if (!started.ok()) {
         static_cast<void>(network_.interfaces().remove_link(index));
         return started.take_error();
@@ -81,10 +108,28 @@ SysResult<int> Wire::add_link(Link link, UniqueFd socket, bool virtio_header) {
     return index;
 }
 
+bool Wire::send_frame(int link, std::span<const uint8_t> bytes, const PacketSocket* sender) {
+    std::shared_ptr<WatchedDevice> device;
+    {
+        std::lock_guard lock(mutex_);
+        auto it = devices_.find(link);
+        if (it != devices_.end()) device = it->second;
+    }
+    auto present = stack_->link(static_cast<uint32_t>(link));
+    if (!device || !present || bytes.size() < stack::kEthernetHeader) return false;
+    stack::OutFrame frame;
+    memcpy(frame.head.data(), bytes.data(), stack::kEthernetHeader);
+    frame.head_size = stack::kEthernetHeader;
+    frame.add(bytes.data() + stack::kEthernetHeader, bytes.size() - stack::kEthernetHeader);
+    if (!device->send(frame, sender)) return false;
+    present->counters->sent(bytes.size());
+    return true;
+}
+
 void Wire::changed(const InterfaceChange& change) {
     if (const auto* link = std::get_if<Link>(&change.what)) {
         if (change.removed) {
-            std::shared_ptr<PacketDevice> gone;
+            std::shared_ptr<WatchedDevice> gone;
             {
                 std::lock_guard lock(mutex_);
                 auto it = devices_.find(link->index);
@@ -94,7 +139,7 @@ void Wire::changed(const InterfaceChange& change) {
                 }
             }
             stack_->remove_link(static_cast<uint32_t>(link->index));
-            if (gone) gone->stop();
+            if (gone) gone->device().stop();
         } else if (auto present = stack_->link(static_cast<uint32_t>(link->index))) {
             present->mtu = link->mtu;
         }
@@ -154,6 +199,7 @@ stack::FoundListener Wire::tcp_listener(const InetEndpoint& to, const InetEndpoi
 bool Wire::udp_input(const stack::InPacket& from) {
     Packet packet = packet_of(from);
     if (!packet.data) return true;
+    deliver_udp_to_raw(network_, packet);
     return deliver_datagram(network_.udp_ports(), packet, network_.interfaces().local_type(from.to.address));
 }
 

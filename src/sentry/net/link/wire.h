@@ -15,6 +15,7 @@
 namespace casemate::sentry {
 
 class Network;
+class PacketSocket;
 
 class Wire final : public stack::Sockets {
   public:
@@ -26,6 +27,9 @@ class Wire final : public stack::Sockets {
     // A link whose frames go through `socket`. The index. As Interfaces::add_link.
     SysResult<int> add_link(Link link, UniqueFd socket, bool virtio_header);
 
+    // A whole frame of a packet socket's, which `sender` is. False: no such link, or no room now.
+    bool send_frame(int link, std::span<const uint8_t> bytes, const PacketSocket* sender);
+
     stack::FoundListener tcp_listener(const InetEndpoint& to, const InetEndpoint& from, uint32_t link) override;
     bool udp_input(const stack::InPacket& packet) override;
     void udp_error(const InetEndpoint& local, const InetEndpoint& peer, int error) override;
@@ -33,6 +37,7 @@ class Wire final : public stack::Sockets {
 
   private:
     class Alarm;
+    class WatchedDevice;
 
     void changed(const InterfaceChange& change);
     void push_settings();
@@ -42,7 +47,7 @@ class Wire final : public stack::Sockets {
     Ref<stack::Stack> stack_;
     int listener_ = 0;
     std::mutex mutex_;
-    std::map<int, std::shared_ptr<PacketDevice>> devices_;  // guarded by mutex_
+    std::map<int, std::shared_ptr<WatchedDevice>> devices_;  // guarded by mutex_
 };
 
 }  // namespace casemate::sentry
