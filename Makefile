@@ -30,8 +30,9 @@ lint: build ## formatting and static analysis of what changed
 bench: build ## figures beside native, runc, crun and runsc; make bench QUICK=1 for under 3 minutes
 	@bench/run $(if $(QUICK),--quick)
 
-soak: build ## 200 container cycles and 100 kill -9 at random moments, and what they leave behind
+soak: build ## 200 container cycles, 100 kill -9 and what they leave behind; 10 minutes of a bad network
 	@tests/lifecycle/run --build $(BUILD) --long
+	@tests/network/soak --build $(BUILD) --seconds 600
 
 conformance: build ## other people's suites: the OCI runtime tools' programs, critest under containerd
 	@tests/conformance/run --build $(BUILD)

@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdint.h>
@@ -12,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -166,6 +169,65 @@ void futex_ping_pong() {
     pthread_join(thread, nullptr);
 }
 
+// Both ends of a connection over 127.0.0.1.
+void connect_loopback(int& client, int& server) {
+    int listener = socket(AF_INET, SOCK_STREAM, 0), on = 1;
+    sockaddr_in where{};
+    where.sin_family = AF_INET;
+    where.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof(where);
+    if (bind(listener, (sockaddr*)&where, size) || listen(listener, 1) ||
+        getsockname(listener, (sockaddr*)&where, &size))
+        die("listen");
+    client = socket(AF_INET, SOCK_STREAM, 0);
+    if (connect(client, (sockaddr*)&where, size)) die("connect");
+    server = accept(listener, nullptr, nullptr);
+    if (server < 0) die("accept");
+    setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    setsockopt(server, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    close(listener);
+}
+void tcp_loopback() {
+    int client, server;
+    connect_loopback(client, server);
+    pid_t pid = fork();
+    if (pid < 0) die("fork");
+    if (pid == 0) {
+        char c;
+        close(client);
+        while (read(server, &c, 1) == 1)
+            if (write(server, &c, 1) != 1) _exit(1);
+        _exit(0);
+    }
+    close(server);
+    char c = 0;
+    measure("TCP loopback, ping-pong", [&] {
+        if (write(client, &c, 1) != 1 || read(client, &c, 1) != 1) die("ping-pong");
+    });
+    close(client);
+    waitpid(pid, nullptr, 0);
+
+    connect_loopback(client, server);
+    static char buffer[128 << 10];
+    pid = fork();
+    if (pid < 0) die("fork");
+    if (pid == 0) {
+        close(server);
+        while (write(client, buffer, sizeof(buffer)) > 0) continue;
+        _exit(0);
+    }
+    close(client);
+    double total = 0, start = now();
+    while (now() - start < batch_seconds * 10) {
+        ssize_t got = read(server, buffer, sizeof(buffer));
+        if (got <= 0) die("stream");
+        total += double(got);
+    }
+    printf("TCP loopback, stream %.1f MB/s\n", total / 1e6 / (now() - start));
+    close(server);
+    waitpid(pid, nullptr, 0);
+}
+
 void map_touch_sequential() {
     constexpr size_t kSize = 16 << 20;
     measure(
@@ -315,6 +377,7 @@ const Benchmark kBenchmarks[] = {
     {"write-null", write_null},
     {"pipe", pipe_ping_pong},
     {"futex", futex_ping_pong},
+    {"loopback", tcp_loopback},
     {"touch-sequential", map_touch_sequential},
     {"map-touch", map_touch_scattered},
     {"touch-scattered", touch_small_maps},

@@ -230,9 +230,7 @@ void Connection::reset_received_locked() {
     int error = was == TcpState::kCloseWait ? EPIPE : ECONNRESET;
     if (was == TcpState::kTimeWait || was == TcpState::kClosing || was == TcpState::kLastAck) error = 0;
     if (was == TcpState::kSynReceived) error = ECONNREFUSED;
-    received_.clear();  // as Linux: what was not read is gone
-    unread_ = 0;
-    end_locked(error);
+    end_locked(error);  // what has come is still there to be read
 }
 
 void Connection::syn_sent_input_locked(TcpSegment& segment) {

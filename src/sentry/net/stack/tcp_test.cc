@@ -151,6 +151,19 @@ TEST(StackTcp, UnreadDataResets) {
     EXPECT_EQ(pair.client->take_error(), ECONNRESET);
 }
 
+// A reset takes nothing away that had come before it.
+TEST(StackTcp, ResetLeavesWhatWasReceived) {
+    FakeNetwork network;
+    Pair pair(network);
+    EXPECT_EQ(write_all(*pair.client, "hello"), 5u);
+    network.run_for(kSecond);
+    pair.client->close(true);
+    network.run_for(kSecond);
+    EXPECT_EQ(pair.server->state(), TcpState::kClosed);
+    EXPECT_EQ(read_all(*pair.server), "hello");
+    EXPECT_EQ(pair.server->take_error(), ECONNRESET);
+}
+
 TEST(StackTcp, HalfClose) {
     FakeNetwork network;
     Pair pair(network);
