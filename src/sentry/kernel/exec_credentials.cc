@@ -5,7 +5,10 @@
 
 #include <cstring>
 
+#include "sentry/kernel/kernel.h"
 #include "sentry/kernel/seccomp.h"
+#include "sentry/kernel/task_parts.h"
+#include "sentry/kernel/task_set.h"
 #include "sentry/vfs/inode.h"
 #include "sentry/vfs/mount.h"
 
@@ -51,6 +54,13 @@ SysResult<ExecCredentials> credentials_for_exec(Task& task, File& file) {
     FileCapabilities caps;
     bool privileged = inode != nullptr && !after->no_new_privileges &&
                       (!file.path().mount || (file.path().mount->flags() & MS_NOSUID) == 0);
+    // Nobody gains rights under the eyes of a tracer that could not trace the result.
+    if (is_traced(task) && privileged) {
+        std::lock_guard lock(task.kernel().tasks().mutex);
+        Task* tracer = task.parts().tracing.tracer.load();
+        Ref<Credentials> theirs = tracer != nullptr ? tracer->credentials_of() : nullptr;
+        privileged = tracer == nullptr || (theirs && theirs->has(CAP_SYS_PTRACE));
+    }
     if (privileged) {
         uint32_t mode = inode->mode();
         if ((mode & S_ISUID) != 0) after->euid = inode->uid();

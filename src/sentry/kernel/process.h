@@ -15,6 +15,7 @@
 #include "sentry/kernel/pid.h"
 #include "sentry/kernel/session.h"
 #include "sentry/kernel/signals.h"
+#include "sentry/kernel/tracing.h"
 #include "sentry/kernel/wait_queue.h"
 
 namespace casemate::sentry {
@@ -82,10 +83,12 @@ class Process final : public RefCounted {
     bool child_subreaper = false;
     bool zombie = false;  // all threads have ended
     bool reaped = false;
-    int exit_status = 0;                  // as wait4 tells it; valid when zombie
-    ResourceUse children_use;             // of waited-for children
-    ResourceUse final_use;                // valid when zombie
-    std::condition_variable thread_gone;  // exec waits for the others
+    int exit_status = 0;                   // as wait4 tells it; valid when zombie
+    ResourceUse children_use;              // of waited-for children
+    ResourceUse final_use;                 // valid when zombie
+    std::condition_variable thread_gone;   // exec waits for the others
+    std::vector<Task*> tracees;            // of its threads: those that they trace
+    std::vector<TracedExit> traced_exits;  // of such as ended, to be told by wait4
 
     // Notified when a child changed state, for wait4 and friends.
     WaitQueue child_waiters;

@@ -138,7 +138,7 @@ void Task::set_name(std::string_view name) {
 
 char Task::state() {
     if (parts_->dead.load(std::memory_order_acquire) != 0) return 'Z';
-    if (parts_->parked.load(std::memory_order_acquire)) return 'T';
+    if (parts_->parked.load(std::memory_order_acquire)) return is_traced(*this) ? 't' : 'T';
     if (parts_->sleeping.load(std::memory_order_acquire)) return 'S';
     return 'R';
 }

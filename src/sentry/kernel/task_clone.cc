@@ -1,5 +1,6 @@
 #include "sentry/kernel/task_clone.h"
 
+#include <linux/ptrace.h>
 #include <sched.h>
 
 #include <cstring>
@@ -85,6 +86,29 @@ void copy_process(Process& from, Process& process, const CloneRequest& request) 
         for (SignalAction& action : process.handlers->actions)
             if (!action.is_ignore()) action = SignalAction{};
     }
+}
+
+// Which event the tracer of `parent` is told; 0: none.
+int clone_event(Task& parent, const CloneRequest& request) {
+    if (!is_traced(parent) || (request.flags & CLONE_UNTRACED) != 0) return 0;
+    int event = (request.flags & CLONE_VFORK) != 0 ? PTRACE_EVENT_VFORK
+                : request.exit_signal == SIGCHLD   ? PTRACE_EVENT_FORK
+                                                   : PTRACE_EVENT_CLONE;
+    return (parent.parts().tracing.options & (1u << event)) != 0 ? event : 0;
+}
+
+// The child of a traced task is its tracer's from the first instruction on. TaskSet::mutex held.
+void trace_child_locked(Task& parent, Task& child) {
+    Tracing& of_parent = parent.parts().tracing;
+    Task* tracer = of_parent.tracer.load(std::memory_order_relaxed);
+    if (tracer == nullptr) return;
+    attach_tracer_locked(*tracer, child, of_parent.seized, of_parent.options);
+    std::lock_guard lock(child.process().signal_mutex);
+    if (of_parent.seized)
+        child.parts().tracing.trap_wanted = true;
+    else
+        child.parts().pending.add(kernel_signal(SIGSTOP), UINT64_MAX);
+    child.interrupt();
 }
 
 }  // namespace
@@ -181,7 +205,8 @@ SysResult<int64_t> TaskBuilder::clone(Task& parent, const CloneRequest& request)
         child->memory_ = parent.memory_;
     } else {
         // Nothing can be held while other threads of the parent run on, or where numbers are written to its memory.
-        bool alone = parent.memory_->ref_count() == 1 && (flags & (CLONE_PARENT_SETTID | CLONE_PIDFD)) == 0;
+        bool alone = parent.memory_->ref_count() == 1 && !is_traced(parent) &&
+                     (flags & (CLONE_PARENT_SETTID | CLONE_PIDFD)) == 0;
         AddressSpace::ForkResult fork = TRY(parent.memory().fork(alone));
         child->memory_ = std::move(fork.child);
         parent_held = fork.parent_held;
@@ -235,8 +260,20 @@ SysResult<int64_t> TaskBuilder::clone(Task& parent, const CloneRequest& request)
     }
     if (!thread) process->interval_timers->watch_cpu_limit();
     Ref<Task> awaited = hold ? child : nullptr;
+    int event = clone_event(parent, request);
+    uint64_t message = 0;
+    if (event != 0 || ((flags & CLONE_PTRACE) != 0 && is_traced(parent))) [[unlikely]] {
+        std::lock_guard lock(tasks.mutex);
+        trace_child_locked(parent, *child);
+        if (Task* tracer = parent.parts().tracing.tracer.load())
+            message = static_cast<uint64_t>(pid->number_in(tracer->pid_namespace()));
+    }
     kernel.threads().start(std::move(child));
+    if (event != 0) TaskRunner::stop_for_event(parent, event, message);
     if (hold) hold->wait(parent, *awaited);
+    if ((flags & CLONE_VFORK) != 0 && is_traced(parent) &&
+        (parent.parts().tracing.options & PTRACE_O_TRACEVFORKDONE) != 0)
+        TaskRunner::stop_for_event(parent, PTRACE_EVENT_VFORK_DONE, message);
     return number;
 }
 

@@ -1,4 +1,6 @@
 // execve from the moment the new program is loaded.
+#include <linux/ptrace.h>
+
 #include <algorithm>
 
 #include "sentry/kernel/cpu_times.h"
@@ -81,6 +83,7 @@ SysResult<void> TaskRunner::take_program(Task& task, LoadedProgram program) {
 SysResult<int64_t> TaskRunner::exec(Task& task, LoadedProgram program) {
     Process& process = task.process();
     Task::Parts& parts = task.parts();
+    int number_before = task.tid();
     TRY(become_only_thread(task));
     // From here on there is no way back: a failure kills.
     task.kernel().futexes().task_exits(task);
@@ -121,6 +124,12 @@ SysResult<int64_t> TaskRunner::exec(Task& task, LoadedProgram program) {
         std::lock_guard lock(task.kernel().tasks().mutex);
         process.exit_signal = process.exit_signal != 0 || process.parent != nullptr ? SIGCHLD : 0;
         process.has_executed = true;
+    }
+    if (is_traced(task)) {
+        if ((parts.tracing.options & PTRACE_O_TRACEEXEC) != 0)
+            stop_for_event(task, PTRACE_EVENT_EXEC, static_cast<uint64_t>(number_before));
+        else if (!parts.tracing.seized)
+            task.send_signal(SIGTRAP);
     }
     return Errno(kRegistersSet);
 }

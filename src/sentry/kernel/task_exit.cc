@@ -91,6 +91,7 @@ void release_task_locked(Task& task, std::vector<Ref<RefCounted>>& dropped) {
     Process& process = task.process();
     std::erase(process.threads, &task);
     if (process.leader == &task) process.leader = nullptr;
+    traced_task_ended_locked(task, false, 0);
     Pid& pid = task.pid();
     pid.task = nullptr;
     pid.exit_waiters.notify(EPOLLIN | EPOLLHUP);
@@ -217,7 +218,12 @@ void TaskRunner::end(Task& task) {
             if (child->parent_death_signal != 0 && child->creator.get() == task.pid_.get())
                 send_to_process(*child, kernel_signal(child->parent_death_signal), SignalSource::kOutside);
         }
-        if (process.leader != &task) release_task_locked(task, dropped);
+        tracer_ended_locked(task);
+        if (process.leader != &task) {
+            int status = process.group_exiting ? process.group_exit_status : parts.exit_status;
+            traced_task_ended_locked(task, true, status);
+            release_task_locked(task, dropped);
+        }
         process.thread_gone.notify_all();
         // The process ends with its last thread to come here, which need not be the one that left last.
         bool all_dead = std::all_of(process.threads.begin(), process.threads.end(),
@@ -245,6 +251,8 @@ void TaskRunner::end_process_locked(Task& task, std::vector<Ref<RefCounted>>& dr
     process.container->past_system_ns.fetch_add(process.final_use.system_ns);
     process.zombie = true;
     if (process.pid->space().init == &process) process.pid->space().init = nullptr;
+    if (Task* tracer = process.leader->parts().tracing.tracer.load())
+        traced_task_ended_locked(*process.leader, &tracer->process() != process.parent, process.exit_status);
 
     Process* reaper = find_reaper_locked(process);
     std::vector<Process*> children = std::move(process.children);

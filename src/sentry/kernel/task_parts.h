@@ -14,6 +14,7 @@
 #include "sentry/kernel/syscall_filter.h"
 #include "sentry/kernel/task.h"
 #include "sentry/kernel/task_hold.h"
+#include "sentry/kernel/tracing.h"
 
 namespace casemate::sentry {
 
@@ -43,6 +44,8 @@ struct Task::Parts {
     std::atomic<const SyscallFilter*> filter{nullptr};
     std::atomic<bool> no_new_privileges_by_sync{false};  // beside the one in Credentials
 
+    Tracing tracing;  // has its own rules
+
     // --- Guarded by TaskSet::mutex ---
     bool exiting = false;  // has begun to exit: no signals, not a target
     bool released = false;
@@ -58,10 +61,10 @@ struct Task::Parts {
     bool has_registers = false;
     uint64_t personality = 0;
     bool keep_capabilities_once = false;
-    Ref<Hold> hold;  // of the parent that waits for this task
+    Ref<Hold> hold;               // of the parent that waits for this task
     uint64_t syscall_number = 0;  // for a restart
-    bool may_park = false;      // the present call
-    bool making_again = false;  // the present call was parked before
+    bool may_park = false;        // the present call
+    bool making_again = false;    // the present call was parked before
     // After others were woken: does this task wait itself? Then those go on on its CPU. Counts up to 3, down to 0.
     uint8_t waits_after_waking = 2;
     // Of the last fault, for the signal frame.

@@ -14,8 +14,8 @@
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/seccomp.h"
 #include "sentry/kernel/signal_frame.h"
-#include "sentry/kernel/task_hold.h"
 #include "sentry/kernel/syscall_watch.h"
+#include "sentry/kernel/task_hold.h"
 #include "sentry/kernel/task_signals.h"
 #include "sentry/syscalls/table.h"
 
@@ -117,6 +117,13 @@ TaskRunner::Next TaskRunner::handle_stop(Task& task, const Stop& stop) {
 }
 
 TaskRunner::Next TaskRunner::handle_syscall(Task& task, const Stop& stop, bool may_park) {
+    // A parked call began before its task was traced.
+    if (is_traced(task) && !task.parts().making_again) [[unlikely]]
+        return handle_traced_syscall(task, stop);
+    return handle_untraced_syscall(task, stop, may_park);
+}
+
+TaskRunner::Next TaskRunner::handle_untraced_syscall(Task& task, const Stop& stop, bool may_park) {
     const SyscallStop& call = stop.syscall;
     Next next{Next::Kind::kComplete, -ENOSYS};
     // 32-bit code (int 0x80) and x32 numbers: a kernel without them says so.
@@ -270,27 +277,41 @@ bool TaskRunner::before_application(Task& task, Next& next, const Stop& last) {
         if (!interrupted_call) restore_mask();
     }
     while (true) {
-        if (parts.exit_requested || task.dying()) return false;
+        if (parts.exit_requested || task.dying()) {
+            stop_at_end(task, next);
+            return false;
+        }
+        bool traced = is_traced(task);
+        if (traced) [[unlikely]] {
+            bool stopped = false;
+            if (!stop_as_traced(task, next, stopped)) return false;
+            if (stopped) continue;
+        }
         if (must_park(task)) {
             park(task);
             continue;
         }
         std::optional<QueuedSignal> taken;
         SignalAction action;
+        auto take_action_locked = [&] {
+            std::lock_guard handlers_lock(task.process().handlers->mutex);
+            SignalAction& disposition = task.process().handlers->actions[static_cast<size_t>(taken->info.si_signo)];
+            action = disposition;
+            if ((action.flags & SA_RESETHAND) != 0 && !action.is_default() && !action.is_ignore())
+                disposition = SignalAction{};
+        };
         {
             std::lock_guard lock(task.process().signal_mutex);
             taken = parts.pending.take(~parts.blocked);
             if (!taken) taken = task.process().pending.take(~parts.blocked);
-            if (taken) {
-                int signo = taken->info.si_signo;
-                std::lock_guard handlers_lock(task.process().handlers->mutex);
-                SignalAction& disposition = task.process().handlers->actions[static_cast<size_t>(signo)];
-                action = disposition;
-                if ((action.flags & SA_RESETHAND) != 0 && !action.is_default() && !action.is_ignore())
-                    disposition = SignalAction{};
-            }
+            if (taken && !traced) take_action_locked();
         }
         if (!taken) break;
+        if (traced) [[unlikely]] {
+            if (taken->info.si_signo != SIGKILL && !stop_for_signal(task, next, taken->info)) continue;
+            std::lock_guard lock(task.process().signal_mutex);
+            take_action_locked();
+        }
         if (task.kernel().watched()) task.kernel().watch().signal(task, taken->info);
         if (taken->timer) signal_of_timer_taken(*taken);
         int signo = taken->info.si_signo;
@@ -358,6 +379,12 @@ bool TaskRunner::deliver(Task& task, Next& next, const siginfo_t& info, const Si
         parts.restart = nullptr;
     }
     if (!take_registers(task, next)) return false;
+    if (parts.tracing.mode == Tracing::Mode::kStep && is_traced(task)) [[unlikely]] {
+        // The step ends at the handler's first instruction.
+        constexpr uint64_t kFlagTf = 0x100;
+        task.registers().flags &= ~kFlagTf;
+        parts.tracing.step_over = true;
+    }
     if (restart) {
         task.registers().ax = parts.syscall_number;
         task.registers().ip -= 2;  // the `syscall` instruction

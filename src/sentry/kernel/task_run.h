@@ -28,6 +28,9 @@ class TaskRunner {
     // Makes a parked call of `task` again, for who claimed it.
     static void make_again(Task& task, WakeOn where);
 
+    // A stop of a traced task at an event (PTRACE_EVENT_*), with its registers at hand.
+    static void stop_for_event(Task& task, int event, uint64_t message);
+
     // exit(2) and exit_group(2): takes effect when the syscall returns to the loop.
     static void request_exit(Task& task, int wait_status);
     // Takes the application out of its code once, unnoticed: blocking calls go on. From any thread.
@@ -47,6 +50,17 @@ class TaskRunner {
     static bool before_application(Task& task, Next& next, const Stop& last);
     static bool take_registers(Task& task, Next& next);
     static bool deliver(Task& task, Next& next, const siginfo_t& info, const SignalAction& action);
+    static Next handle_untraced_syscall(Task& task, const Stop& stop, bool may_park);
+
+    // task_trace.cc
+    static bool show_registers(Task& task, Next& next);
+    static void take_back_registers(Task& task, Next& next);
+    static int stop_for_tracer(Task& task, int code, const siginfo_t* info, uint64_t message = 0);
+    static void stop_at_end(Task& task, Next& next);
+    static void stop_for_group(Task& task, int signo);
+    static bool stop_as_traced(Task& task, Next& next, bool& stopped);
+    static bool stop_for_signal(Task& task, Next& next, siginfo_t& info);
+    static Next handle_traced_syscall(Task& task, const Stop& stop);
 
     // task_park.cc
     static bool may_be_parked(uint64_t number);

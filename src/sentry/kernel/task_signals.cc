@@ -37,7 +37,16 @@ void prepare_locked(Process& process, int signo) {
             process.stopped = false;
             process.stop_unwaited = false;
             process.stopped_threads = 0;
-            for (Task* task : process.signal_targets) task->parts().stop_counted = false;
+            for (Task* task : process.signal_targets) {
+                task->parts().stop_counted = false;
+                Tracing& tracing = task->parts().tracing;
+                tracing.group_stop_over = false;
+                if (!tracing.seized || !is_traced(*task)) continue;
+                // Its tracer is told that the stop is over.
+                tracing.trap_wanted = true;
+                if (tracing.listening) tracing.stopped = false;
+                task->interrupt();
+            }
             process.stop_changed.notify_all();
         }
     }
@@ -62,7 +71,9 @@ int send_locked(Process& process, Task* only, const siginfo_t& info, SignalSourc
     bool blocked = ((judge.parts().blocked | judge.parts().wanted) & bit) != 0;
     bool forced = source == SignalSource::kOutside && (bit & kUnblockable) != 0;
     if (process.unkillable && action.is_default() && !forced && !(blocked && (bit & kUnblockable) == 0)) return 0;
-    if (!blocked && default_ignored(action, signo)) return 0;
+    // A tracer wants to know about ignored signals, too.
+    bool traced = is_traced(judge);
+    if (!blocked && !traced && default_ignored(action, signo)) return 0;
 
     PendingSignals& queue = only != nullptr ? only->parts().pending : process.pending;
     if (!queue.add(info, process.limit(RLIMIT_SIGPENDING).soft, std::move(timer))) return EAGAIN;
@@ -83,8 +94,8 @@ int send_locked(Process& process, Task* only, const siginfo_t& info, SignalSourc
         return 0;
     }
     if (chosen == nullptr) return 0;
-    if (action.is_default() && fatal_by_default(signo) && (kCoreDumpSignals & bit) == 0 && !process.unkillable &&
-        (chosen->parts().blocked & bit) == 0) {
+    if (!is_traced(*chosen) && action.is_default() && fatal_by_default(signo) && (kCoreDumpSignals & bit) == 0 &&
+        !process.unkillable && (chosen->parts().blocked & bit) == 0) {
         process.begin_group_exit_locked(signo);
         return 0;
     }

@@ -10,7 +10,8 @@ namespace casemate::sentry {
 bool TaskRunner::must_park(Task& task) {
     if (task.process().container->frozen()) return true;
     std::lock_guard lock(task.process().signal_mutex);
-    return task.process().stop_signal != 0;
+    // A traced task has told its tracer of the stop, which had it go on.
+    return task.process().stop_signal != 0 && !(is_traced(task) && task.parts().tracing.group_stop_over);
 }
 
 // A stop signal with default action was taken.
@@ -30,8 +31,10 @@ void TaskRunner::begin_stop(Task& task, int signo) {
     process.stopped = false;
     process.stopped_threads = 0;
     process.continue_unwaited = false;
-    for (Task* other : process.signal_targets)
+    for (Task* other : process.signal_targets) {
+        other->parts().tracing.group_stop_over = false;
         if (other != &task) other->interrupt();
+    }
 }
 
 void TaskRunner::park(Task& task) {
@@ -41,7 +44,11 @@ void TaskRunner::park(Task& task) {
     WakeBatch::flush();
     std::unique_lock lock(process.signal_mutex);
     parts.parked.store(true);
-    auto over = [&] { return (process.stop_signal == 0 && !process.container->frozen()) || task.dying(); };
+    auto over = [&] {
+        if (task.dying()) return true;
+        if (process.container->frozen()) return false;
+        return process.stop_signal == 0 || (is_traced(task) && !parts.tracing.group_stop_over);
+    };
     while (!over()) {
         if (process.stop_signal != 0 && !parts.stop_counted) {
             parts.stop_counted = true;

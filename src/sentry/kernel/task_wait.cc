@@ -4,6 +4,7 @@
 
 #include "sentry/kernel/cpu_times.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/task_parts.h"
 #include "sentry/kernel/task_release.h"
 #include "sentry/kernel/task_set.h"
 
@@ -53,6 +54,9 @@ std::optional<WaitAnswer> look_locked(Process& child, const WaitRequest& request
         return answer;
     }
     std::unique_lock lock(child.signal_mutex);
+    // Who traces it sees the stops of its threads, not those of the process.
+    Task* tracer = child.leader != nullptr ? child.leader->parts().tracing.tracer.load() : nullptr;
+    if (tracer != nullptr && &tracer->process() == &waiter) return std::nullopt;
     if ((request.options & WSTOPPED) != 0 && child.stopped && child.stop_unwaited) {
         answer.status = child.stop_code << 8 | 0x7f;
         answer.code = CLD_STOPPED;
@@ -71,6 +75,61 @@ std::optional<WaitAnswer> look_locked(Process& child, const WaitRequest& request
     return answer;
 }
 
+bool names(const WaitRequest& request, Process& waiter, Pid& pid, Pid* group) {
+    switch (request.who) {
+        case WaitRequest::Who::kPid:
+            // A thread that ended is in no table any more.
+            return pid.number_in(waiter.pid->space()) == request.number;
+        case WaitRequest::Who::kGroup:
+            return request.target.get() == group;
+        case WaitRequest::Who::kSameGroup:
+            return waiter.group.get() == group;
+        default:
+            return true;
+    }
+}
+
+// The stops and ends of what the process traces. `any`: there is something that may still come.
+std::optional<WaitAnswer> look_at_traced_locked(Task& task, const WaitRequest& request, bool& any,
+                                                std::vector<Ref<RefCounted>>& dropped) {
+    Process& waiter = task.process();
+    bool keep = (request.options & WNOWAIT) != 0;
+    for (size_t i = 0; i < waiter.traced_exits.size() && (request.options & WEXITED) != 0; ++i) {
+        TracedExit& exit = waiter.traced_exits[i];
+        if (!names(request, waiter, *exit.pid, exit.group.get())) continue;
+        WaitAnswer answer;
+        answer.pid = exit.pid->number_in(waiter.pid->space());
+        answer.status = exit.status;
+        answer.code = (exit.status & 0x7f) == 0 ? CLD_EXITED : CLD_KILLED;
+        answer.value = (exit.status & 0x7f) == 0 ? exit.status >> 8 & 0xff : exit.status & 0x7f;
+        answer.uid = exit.uid;
+        if (!keep) {
+            dropped.push_back(std::move(exit.pid));
+            dropped.push_back(std::move(exit.group));
+            waiter.traced_exits.erase(waiter.traced_exits.begin() + static_cast<ptrdiff_t>(i));
+        }
+        return answer;
+    }
+    for (Task* tracee : waiter.tracees) {
+        Process& process = tracee->process();
+        Tracing& tracing = tracee->parts().tracing;
+        if (!names(request, waiter, tracee->pid(), process.group.get())) continue;
+        if ((request.options & __WNOTHREAD) != 0 && tracing.tracer.load() != &task) continue;
+        any = true;
+        std::lock_guard lock(process.signal_mutex);
+        if (!tracing.stopped || !tracing.unwaited) continue;
+        if (!keep) tracing.unwaited = false;
+        WaitAnswer answer;
+        answer.pid = tracee->pid().number_in(waiter.pid->space());
+        answer.status = tracing.code << 8 | 0x7f;
+        answer.code = CLD_TRAPPED;
+        answer.value = tracing.code;
+        if (Ref<Credentials> credentials = tracee->credentials_of()) answer.uid = credentials->uid;
+        return answer;
+    }
+    return std::nullopt;
+}
+
 }  // namespace
 
 SysResult<WaitAnswer> wait_for_child(Task& task, const WaitRequest& request) {
@@ -80,6 +139,12 @@ SysResult<WaitAnswer> wait_for_child(Task& task, const WaitRequest& request) {
         std::vector<Ref<RefCounted>> dropped;  // goes behind the lock
         std::unique_lock lock(tasks.mutex);
         bool any = false;
+        if (!waiter.tracees.empty() || !waiter.traced_exits.empty()) [[unlikely]] {
+            if (auto answer = look_at_traced_locked(task, request, any, dropped)) {
+                lock.unlock();
+                return SysResult<WaitAnswer>(*answer);
+            }
+        }
         for (size_t i = 0; i < waiter.children.size(); ++i) {
             Process& child = *waiter.children[i];
             if (!selected_locked(child, waiter, request)) continue;

@@ -12,6 +12,7 @@ namespace casemate::sentry {
 struct WaitRequest {
     enum class Who { kAny, kPid, kGroup, kSameGroup } who = Who::kAny;
     Ref<Pid> target;  // kPid, kGroup; null: names nobody
+    int number = 0;   // kPid: the same as the caller sees it
     int options = 0;  // WEXITED, WSTOPPED, WCONTINUED, WNOHANG, WNOWAIT, __WALL, __WCLONE, __WNOTHREAD
 };
 struct WaitAnswer {

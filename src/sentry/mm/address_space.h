@@ -110,6 +110,10 @@ class AddressSpace : public RefCounted {
     size_t copy_in_partial(GuestAddr from, void* into, size_t size);
     size_t copy_out_partial(GuestAddr into, const void* from, size_t size);
 
+    // The same as copy_out_partial for who traces the application: private memory is written whatever its protection
+    // says, as a copy of this address space's own.
+    size_t write_by_force(GuestAddr into, const void* from, size_t size);
+
     // Atomic operations on an aligned 32-bit application word (futexes, robust lists). EFAULT, EINVAL if unaligned.
     SysResult<uint32_t> load_word(GuestAddr address);
     // Stores `desired` if the word is `expected`; returns the word that was there.

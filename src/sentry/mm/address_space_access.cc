@@ -112,6 +112,29 @@ size_t AddressSpace::copy_out_partial(GuestAddr into, const void* from, size_t s
     return done;
 }
 
+size_t AddressSpace::write_by_force(GuestAddr into, const void* from, size_t size) {
+    const auto* bytes = static_cast<const std::byte*>(from);
+    size_t done = 0;
+    while (done < size) {
+        done += copy_out_partial(into + done, bytes + done, size - done);
+        if (done == size) break;
+        GuestAddr page = page_down(into + done);
+        int protection;
+        {
+            std::shared_lock lock(state_->mutex_);
+            const Vma* vma = state_->find(into + done);
+            if (vma == nullptr || vma->shared || (vma->protection & PROT_WRITE) != 0) break;
+            protection = vma->protection;
+        }
+        if (!protect(page, kPageSize, protection | PROT_WRITE).ok()) break;
+        size_t part =
+            copy_out_partial(into + done, bytes + done, std::min(size - done, page + kPageSize - into - done));
+        done += part;
+        if (!protect(page, kPageSize, protection).ok() || part == 0) break;
+    }
+    return done;
+}
+
 SysResult<void> AddressSpace::copy_in(GuestAddr from, void* into, size_t size) {
     if (copy_in_partial(from, into, size) != size) return Errno(EFAULT);
     return {};

@@ -216,16 +216,10 @@ SysResult<int64_t> sys_syslog(Task& task, const SyscallArgs& args) {
 }
 
 SysResult<int64_t> sys_iopl(Task&, const SyscallArgs&) { return Errno(EPERM); }
-SysResult<int64_t> sys_ptrace(Task& task, const SyscallArgs& args) {
-    if (args.u64(0) == 0) return Errno(EPERM);  // PTRACE_TRACEME
-    Ref<Task> target = task.kernel().tasks().find_task(task.pid_namespace(), args.i32(1));
-    return Errno(target ? EPERM : ESRCH);
-}
 
 constexpr SyscallRow kRows[] = {
     {63, "uname", sys_uname, Support::kFull},
     {99, "sysinfo", sys_sysinfo, Support::kPartial, "no load averages, no swap"},
-    {101, "ptrace", sys_ptrace, Support::kNone, "tracing is not offered (EPERM)"},
     {103, "syslog", sys_syslog, Support::kPartial, "the guest kernel's own lines; reading does not wait"},
     {134, "uselib", nullptr, Support::kNone, "as a kernel without CONFIG_USELIB"},
     {135, "personality", sys_personality, Support::kPartial, "ADDR_NO_RANDOMIZE; the others are kept and told"},

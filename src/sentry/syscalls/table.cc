@@ -9,6 +9,7 @@
 #include "sentry/syscalls/event.h"
 #include "sentry/syscalls/names.h"
 #include "sentry/syscalls/process_memory.h"
+#include "sentry/syscalls/ptrace.h"
 
 namespace casemate::sentry {
 namespace {
@@ -25,10 +26,11 @@ struct Table {
             row.number = one.number;
             row.name = one.name;
         }
-        for (auto family : {memory_syscalls(), task_syscalls(), signal_syscalls(), identity_syscalls(), time_syscalls(),
-                            futex_syscalls(), scheduling_syscalls(), system_syscalls(), file_syscalls(), io_syscalls(),
-                            descriptor_syscalls(), mount_syscalls(), event_syscalls(), poll_syscalls(),
-                            inotify_syscalls(), socket_syscalls(), ipc_syscalls(), process_memory_syscalls()}) {
+        for (auto family :
+             {memory_syscalls(), task_syscalls(), signal_syscalls(), identity_syscalls(), time_syscalls(),
+              futex_syscalls(), scheduling_syscalls(), system_syscalls(), file_syscalls(), io_syscalls(),
+              descriptor_syscalls(), mount_syscalls(), event_syscalls(), poll_syscalls(), inotify_syscalls(),
+              socket_syscalls(), ipc_syscalls(), process_memory_syscalls(), ptrace_syscalls()}) {
             for (const SyscallRow& row : family) by_number[row.number] = row;
         }
         for (const SyscallRow& row : by_number)

@@ -178,8 +178,9 @@ SysResult<int64_t> sys_wait4(Task& task, const SyscallArgs& args) {
     } else if (pid > 0) {
         request.who = WaitRequest::Who::kPid;
         request.target = find_pid(task, pid);
+        request.number = pid;
     }
-    if (pid != -1 && pid != 0 && !request.target) return Errno(ECHILD);
+    if (pid < -1 && !request.target) return Errno(ECHILD);
     WaitAnswer answer = TRY(wait_for_child(task, request));
     if (answer.pid != 0 && args.u64(1) != 0) TRY(task.write(UserPtr<int>(args.u64(1)), answer.status));
     if (args.u64(3) != 0 && answer.pid != 0)
@@ -204,6 +205,8 @@ SysResult<int64_t> sys_waitid(Task& task, const SyscallArgs& args) {
             if (args.i32(1) <= 0) return Errno(EINVAL);
             request.who = WaitRequest::Who::kPid;
             request.target = find_pid(task, args.i32(1));
+            request.number = args.i32(1);
+            named = false;  // one that was traced may be told although its number is gone
             break;
         case P_PGID:
             if (args.i32(1) < 0) return Errno(EINVAL);
@@ -220,6 +223,7 @@ SysResult<int64_t> sys_waitid(Task& task, const SyscallArgs& args) {
             Ref<File> file = TRY(task.files().get(args.i32(1)));
             request.who = WaitRequest::Who::kPid;
             request.target = TRY(pid_of(*file));
+            request.number = request.target->number_in(task.pid_namespace());
             nonblocking = file->nonblocking();
             break;
         }

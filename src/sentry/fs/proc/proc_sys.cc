@@ -53,7 +53,7 @@ constexpr Setting kSettings[] = {
     {"kernel/sem", "32000\t1024000000\t500\t32000"},
     {"kernel/threads-max", "127000"},
     {"kernel/unprivileged_bpf_disabled", "2"},
-    {"kernel/yama/ptrace_scope", "1"},
+    {"kernel/yama/ptrace_scope", "0"},
     {"kernel/seccomp/actions_avail", "kill_process kill_thread trap errno user_notif trace log allow"},
     {"fs/aio-max-nr", "65536"},
     {"fs/aio-nr", "0"},

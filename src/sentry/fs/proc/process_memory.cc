@@ -43,7 +43,7 @@ class MemoryFileHandle final : public File {
         while (from.remaining() != 0 && still_there()) {
             char bytes[4096];
             size_t wanted = TRY(from.copy_from(bytes, std::min(sizeof(bytes), from.remaining())));
-            size_t done = memory_->copy_out_partial(static_cast<uint64_t>(offset) + moved, bytes, wanted);
+            size_t done = memory_->write_by_force(static_cast<uint64_t>(offset) + moved, bytes, wanted);
             if (done == 0) return moved != 0 ? SysResult<size_t>(moved) : Errno(EIO);
             moved += done;
             if (done < wanted) break;

@@ -28,7 +28,7 @@ constexpr uint64_t kTick = kSecond / 100;  // USER_HZ
 
 // Numbers of a process in the pid namespace that a proc mount shows.
 struct Relations {
-    int tid = 0, tgid = 0, parent = 0, group = 0, session = 0, foreground = -1;
+    int tid = 0, tgid = 0, parent = 0, tracer = 0, group = 0, session = 0, foreground = -1;
     uint64_t terminal = 0;
     size_t threads = 0;
 };
@@ -42,6 +42,7 @@ Relations relations_of(Task& about, ProcFileSystem& files) {
     r.tid = about.pid().number_in(space);
     r.tgid = process.pid ? process.pid->number_in(space) : r.tid;
     r.parent = tasks.parent_pid_locked(process, space);
+    if (Task* tracer = about.parts().tracing.tracer.load()) r.tracer = tracer->process().pid->number_in(space);
     r.group = process.group ? process.group->number_in(space) : 0;
     if (process.session) {
         r.session = process.session->id->number_in(space);
@@ -139,13 +140,14 @@ SysResult<std::string> process_status_text(Task& about, ProcFileSystem& files) {
     const char* word = state == 'R'   ? "running"
                        : state == 'S' ? "sleeping"
                        : state == 'T' ? "stopped"
+                       : state == 't' ? "tracing stop"
                        : state == 'Z' ? "zombie"
                        : state == 'D' ? "disk sleep"
                                       : "dead";
     std::string text = fmt::format("Name:\t{}\n", about.name());
     if (Ref<FsContext> fs = about.fs_of()) text += fmt::format("Umask:\t{:04o}\n", fs->umask());
-    text += fmt::format("State:\t{} ({})\nTgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{}\nTracerPid:\t0\n", state, word,
-                        r.tgid, r.tid, r.parent);
+    text += fmt::format("State:\t{} ({})\nTgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{}\nTracerPid:\t{}\n", state, word,
+                        r.tgid, r.tid, r.parent, r.tracer);
     text += fmt::format("Uid:\t{}\t{}\t{}\t{}\nGid:\t{}\t{}\t{}\t{}\n", c->uid, c->euid, c->suid, c->fsuid, c->gid,
                         c->egid, c->sgid, c->fsgid);
     Ref<FdTable> table = about.files_of();
