@@ -36,6 +36,8 @@ class GuestSlice {
     GuestSlice part(size_t offset, size_t length) const;
     // For readv(2), io_uring and the like: the kernel copies, nothing of ours looks at the bytes.
     iovec for_host_call() const { return {data_, size_}; }
+    // Memory of ours, to be treated alike.
+    static GuestSlice host_memory(char* data, uint32_t size) { return GuestSlice(data, size); }
 
   private:
     friend class GuestMemory;

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/log.h"
 #include "virtio/net_header.h"
@@ -69,7 +70,8 @@ void NetDevice::read_config(uint32_t offset, std::span<uint8_t> into) {
     copy_config(&config, sizeof(config), offset, into);
 }
 
-void NetDevice::on_activate() {
+void NetDevice::set_offloads() {
+    if (!std::exchange(offloads_wanted_, false)) return;
     // What the tap may leave to the guest to finish.
     unsigned offloads = 0;
     if (negotiated(feature_bit(VIRTIO_NET_F_GUEST_CSUM))) {
@@ -80,10 +82,14 @@ void NetDevice::on_activate() {
     // Not a tap but something like it: then it sends no such frames.
     if (::ioctl(options_.tap.get(), TUNSETOFFLOAD, offloads) != 0)
         log::debug("virtio net: offloads of the tap: {}", strerrordesc_np(errno));
+}
+
+void NetDevice::on_activate() {
     frame_bytes_ = 0;
     wait_for_room_ = false;
-    wait_for_input_ = true;
-    watch();
+    // The first notification, which comes with the activation, does the rest on the loop's thread: so that no vCPU's
+    // thread needs the right to change a tap.
+    offloads_wanted_ = true;
 }
 
 void NetDevice::on_reset() {
@@ -107,6 +113,7 @@ void NetDevice::on_notify(uint16_t index) {
 
 void NetDevice::receive() {
     Queue& buffers = queue(kReceive);
+    set_offloads();
     buffers.disable_notifications();
     wait_for_input_ = false;
     for (int i = 0; working(); ++i) {

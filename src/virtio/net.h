@@ -50,6 +50,7 @@ class NetDevice final : public Device {
     static constexpr size_t kHeaderBytes = 12;
     static constexpr size_t kMaxFrame = 65535 + 18;  // Ethernet header and a VLAN tag
 
+    void set_offloads();
     void receive();
     enum class Delivered { kYes, kNoRoom, kDropped };
     Delivered deliver();
@@ -62,6 +63,7 @@ class NetDevice final : public Device {
     RateLimiter receive_limit_, transmit_limit_;
     std::vector<char> frame_;  // from the tap, header first
     size_t frame_bytes_ = 0;   // of the one that waits for room; 0: none
+    bool offloads_wanted_ = false;
     bool wait_for_input_ = false, wait_for_room_ = false;
     Chain chain_;
     std::vector<Chain> chains_;

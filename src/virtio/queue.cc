@@ -21,6 +21,11 @@ constexpr size_t kFlags = 0, kIndex = 2, kRing = 4;  // of the available and the
 
 }  // namespace
 
+ChainBuffer::ChainBuffer(void* data, size_t size) : remaining_(size) {
+    CHECK(size <= UINT32_MAX);
+    if (size > 0) slices_.push_back(GuestSlice::host_memory(static_cast<char*>(data), static_cast<uint32_t>(size)));
+}
+
 template <typename F>
 size_t ChainBuffer::advance(size_t length, F&& piece) {
     size_t done = 0;

@@ -24,6 +24,10 @@ constexpr uint64_t kMaxChainBytes = 32 << 20;
 // Bytes of a chain in one direction, taken from the front like a stream.
 class ChainBuffer {
   public:
+    ChainBuffer() = default;
+    // Over memory of our own, for handlers that also serve other transports. Borrowed; up to 4 GiB.
+    ChainBuffer(void* data, size_t size);
+
     size_t remaining() const { return remaining_; }
     // Copies up to `length` bytes; how many it were.
     size_t read(void* to, size_t length);
