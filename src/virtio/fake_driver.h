@@ -170,6 +170,8 @@ class FakeQueue {
         std::memcpy(element, machine_->at(at), 8);
         return Used{static_cast<uint16_t>(element[0]), element[1]};
     }
+    // The rings were cleared.
+    void forget() { next_descriptor_ = seen_ = 0; }
     bool has_used() { return used_index() != seen_; }
 
     QueueConfig config;  // what the driver will write into the registers

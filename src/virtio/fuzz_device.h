@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 
 #include "virtio/fake_driver.h"
 
@@ -73,10 +74,16 @@ inline void fuzz_chain(FakeMachine& machine, FakeQueue& queue, FuzzInput& input)
 // Runs the input against a device; `between` after each step, for what the other side (a socket, a file) does.
 inline void fuzz_device(FakeMachine& machine, Device& device, const uint8_t* data, size_t size,
                         const std::function<void(FuzzInput&)>& between = {}) {
-    machine.forget_allocations();
-    std::memset(machine.at(0), 0, kFuzzBuffers);
-    FakeDriver driver(machine, device, 16);
-    CHECK(machine.allocate(0) <= kFuzzBuffers);
+    // One driver for all inputs: making eventfds and watches costs more than the rest.
+    static auto* made = new std::map<Device*, std::unique_ptr<FakeDriver>>;
+    std::unique_ptr<FakeDriver>& slot = (*made)[&device];
+    if (slot == nullptr) slot = std::make_unique<FakeDriver>(machine, device, 16);
+    FakeDriver& driver = *slot;
+    uint64_t rings = machine.allocate(0);
+    CHECK(rings <= kFuzzBuffers);
+    driver.write(VIRTIO_MMIO_STATUS, 0);
+    std::memset(machine.at(0), 0, rings);
+    for (uint16_t i = 0; i < device.queue_sizes().size(); ++i) driver.queue(i).forget();
     FuzzInput input(data, size);
     unsigned start = input.take<uint8_t>();
     if ((start & 1) == 0) driver.start((start & 2) != 0 ? kFeatureEventIndex : 0);
@@ -94,7 +101,8 @@ inline void fuzz_device(FakeMachine& machine, Device& device, const uint8_t* dat
                 driver.write(VIRTIO_MMIO_QUEUE_NOTIFY, index);
                 break;
             case 5:
-                driver.kick(index);
+                driver.write(VIRTIO_MMIO_QUEUE_NOTIFY, index);
+                machine.turn(1);
                 break;
             case 6: {  // bytes anywhere in rings and buffers
                 uint64_t at = input.take<uint16_t>();
