@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 BUILD := build
 
-.PHONY: help deps configure build run test lint bench conformance soak fuzz lab lab-shell install clean
+.PHONY: help deps configure build run test lint bench bench-vmm conformance soak fuzz lab lab-shell install clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  \1\t/' | expand -t 16
@@ -29,6 +29,9 @@ lint: build ## formatting and static analysis of what changed
 
 bench: build ## figures beside native, runc, crun and runsc; make bench QUICK=1 for under 3 minutes
 	@bench/run $(if $(QUICK),--quick)
+
+bench-vmm: build ## the monitor beside QEMU's microvm machine, in the lab, by instruction count (some minutes)
+	@bench/vmm/run --build $(BUILD)
 
 soak: build ## 200 container cycles, 100 kill -9 and what they leave behind; 10 minutes of a bad network
 	@tests/lifecycle/run --build $(BUILD) --long

@@ -13,12 +13,15 @@
 #include "cli/commands.h"
 #include "linux/event_fds.h"
 #include "linux/event_loop.h"
+#include "linux/mount_fd.h"
 #include "linux/path.h"
 #include "linux/process.h"
 #include "linux/unix_socket.h"
 #include "sandbox/config.h"
 #include "sandbox/launch.h"
+#include "virtio/net.h"
 #include "vmm/control_server.h"
+#include "vmm/devices.h"
 #include "vmm/jail.h"
 
 namespace casemate::cli {
@@ -74,6 +77,31 @@ Result<uint64_t> size_option(const Arguments& arguments, std::string_view name, 
     return *size;
 }
 
+// FILE[,ro][,iops=N][,bps=SIZE]
+Result<vmm::MonitorOptions::Disk> disk_option(std::string_view text, Opened& opened) {
+    vmm::MonitorOptions::Disk disk;
+    size_t comma = text.find(',');
+    std::string path(text.substr(0, comma));
+    while (comma != std::string_view::npos) {
+        text.remove_prefix(comma + 1);
+        comma = text.find(',');
+        std::string_view word = text.substr(0, comma);
+        if (word == "ro") {
+            disk.read_only = true;
+        } else if (word.starts_with("iops=")) {
+            disk.operations = static_cast<uint64_t>(TRY(parse_number(word.substr(5), "disk")));
+        } else if (word.starts_with("bps=")) {
+            disk.bytes = TRY(sandbox::parse_size(word.substr(4)));
+        } else {
+            return Error(
+                fmt::format("option --disk: FILE may be followed by ro, iops=N and bps=SIZE, not \"{}\"", word),
+                EINVAL);
+        }
+    }
+    disk.fd = TRY(opened.open("disk", path, disk.read_only ? O_RDONLY : O_RDWR));
+    return disk;
+}
+
 Result<vmm::MonitorOptions> monitor_options(const Arguments& arguments, Opened& opened) {
     vmm::MonitorOptions options;
     options.memory = TRY(size_option(arguments, "memory", options.memory));
@@ -87,6 +115,7 @@ Result<vmm::MonitorOptions> monitor_options(const Arguments& arguments, Opened& 
                          : pages == "none"   ? vmm::HugePages::kNone
                                              : vmm::HugePages::kTransparent;
     options.preallocate = arguments.has("preallocate");
+    options.map_images = arguments.has("map-images");
     options.kvm = TRY(opened.open("device", "/dev/kvm", O_RDWR));
     if (arguments.has("restore")) {
         if (arguments.has("kernel")) return Error("--kernel and --restore exclude each other", EINVAL);
@@ -109,15 +138,42 @@ Result<vmm::MonitorOptions> monitor_options(const Arguments& arguments, Opened& 
     }
     options.serial_input = STDIN_FILENO;
     options.serial_output = STDOUT_FILENO;
+    options.virtio_console = arguments.value("console") == "virtio";
+    for (std::string_view disk : arguments.values("disk")) options.disks.push_back(TRY(disk_option(disk, opened)));
+    for (std::string_view tap : arguments.values("net")) {
+        UniqueFd fd = TRY(virtio::open_tap(std::string(tap)));
+        // Locally administered; by its order, so that a restored guest keeps its own.
+        options.nets.push_back({opened.keep(std::move(fd)), 0x02'ca'5e'00'00'00 + options.nets.size() + 1});
+    }
+    if (arguments.has("vsock")) {
+        options.vsock_path = arguments.value("vsock");
+        auto listener = linux::listen_unix(options.vsock_path, SOCK_STREAM | SOCK_NONBLOCK);
+        if (!listener.ok()) return sys_error("listen on " + options.vsock_path, listener.error().value);
+        options.vsock_listener = opened.keep(listener.take_value());
+    }
     return options;
 }
 
-Result<int> run_jailed(const Context& context, const vmm::MonitorOptions& options) {
+Result<int> run_jailed(const Context& context, vmm::MonitorOptions options) {
     std::string folder = context.config->libexec.empty() ? sandbox::own_folder() : context.config->libexec;
     auto created = linux::EventLoop::create();
     if (!created.ok()) return sys_error("event loop", created.error().value);
     linux::EventLoop& loop = **created;
+    // In its jail the monitor cannot open the sockets that its guest connects to: this process does it.
+    linux::SocketPair broker;
+    if (options.vsock_listener >= 0) {
+        auto pair = linux::create_socket_pair(SOCK_SEQPACKET);
+        if (!pair.ok()) return sys_error("socketpair", pair.error().value);
+        broker = pair.take_value();
+        options.vsock_broker = broker.second.get();
+        auto watched = loop.watch(broker.first.get(), EPOLLIN, [&, fd = broker.first.get()](uint32_t events) {
+            vmm::answer_vsock_broker(fd, options.vsock_path);
+            if ((events & EPOLLHUP) != 0) loop.remove(fd);
+        });
+        if (!watched.ok()) return sys_error("watch the vsock device", watched.error().value);
+    }
     auto process = TRY(vmm::spawn_monitor(folder + "/casemate-vmm", options));
+    broker.second.reset();
     int pidfd = process.pidfd.get();
     auto watched = loop.on_signals({SIGTERM, SIGINT, SIGHUP},
                                    [&](const signalfd_siginfo&) { (void)linux::pidfd_send_signal(pidfd, SIGTERM); });
@@ -161,11 +217,15 @@ Result<int> run(const Context& context, const Arguments& arguments) {
     Opened opened;
     vmm::MonitorOptions options = TRY(monitor_options(arguments, opened));
     std::string control(arguments.value("control"));
-    ScopeExit remove_socket([&] {
+    ScopeExit remove_sockets([&] {
         if (!control.empty()) ::unlink(control.c_str());
+        if (!options.vsock_path.empty()) ::unlink(options.vsock_path.c_str());
     });
     GuestTerminal terminal;
     if (!arguments.has("inline")) return run_jailed(context, options);
+    // As the jail would make it, with huge pages; without the right to, a plain memfd has to do.
+    if (options.huge_pages == vmm::HugePages::kTransparent && options.restore_memory < 0)
+        if (auto file = linux::create_huge_tmpfile(); file.ok()) options.memory_file = opened.keep(file.take_value());
     vmm::MachineEnd end = TRY(vmm::run_monitor(options, {}));
     if (end.end == vmm::GuestEnd::kFailed) return Error(end.why, EIO);
     return vmm::exit_status(end.end);

@@ -130,7 +130,7 @@ class BootTest : public testing::Test {
         MUST(linux::write_all(fd.get(), bytes));
         return fd;
     }
-    BootTest() { memory_ = MUST(Memory::create({.size = 32 * kMiB})); }
+    BootTest() { memory_ = MUST(Memory::create({.size = 32 * kMiB, .map_images = true})); }
     Memory memory_;
 };
 
@@ -150,6 +150,16 @@ TEST_F(BootTest, MapsWholePagesAndCopiesTheRest) {
     char first;
     ASSERT_EQ(::pread(kernel.get(), &first, 1, 0x1000), 1);
     EXPECT_EQ(first, '\xeb');
+}
+
+TEST_F(BootTest, CopiesUnlessAskedToMap) {
+    Memory plain = MUST(Memory::create({.size = 32 * kMiB}));
+    UniqueFd kernel = file_of(good_elf());
+    UniqueFd initrd = file_of(std::string(3 * kMiB + 5, 'i'));
+    ASSERT_TRUE(load_kernel(plain, {kernel.get(), initrd.get(), ""}).ok());
+    EXPECT_TRUE(plain.mapped().empty());
+    EXPECT_EQ(std::memcmp(plain.at(kTinyGuestAddress, 2), "\xeb\xfe", 2), 0);
+    EXPECT_EQ(*plain.at(32 * kMiB - 3 * kMiB - 4096 + 3 * kMiB + 4, 1), 'i');
 }
 
 TEST_F(BootTest, WhatDoesNotFitIsRefused) {

@@ -1,11 +1,13 @@
 #include "vmm/jail.h"
 
 #include <fmt/core.h>
+#include <malloc.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "linux/process.h"
+#include "vmm/confine.h"
 
 namespace casemate::vmm {
 
@@ -31,6 +33,7 @@ Result<host::JailedProcess> spawn_monitor(const std::string& program, MonitorOpt
         spec.memory_file = true;
         options.memory_file = next;
     }
+    options.vsock_path.clear();  // a path of this side's
     spec.args = options.to_words();
     spec.args.insert(spec.args.begin(), "casemate-vmm");
     return host::spawn_jailed(spec);
@@ -39,10 +42,14 @@ Result<host::JailedProcess> spawn_monitor(const std::string& program, MonitorOpt
 int run_jailed_monitor(const std::vector<std::string>& words) {
     log::set_component("vmm");
     ::signal(SIGPIPE, SIG_IGN);
+    ::mallopt(M_ARENA_MAX, 1);  // threads allocate next to nothing
     auto run = [&]() -> Result<MachineEnd> {
         if (auto set = linux::set_dumpable(false); !set.ok()) return sys_error("prctl", set.error().value);
         MonitorOptions options = TRY(MonitorOptions::from_words(words));
-        return run_monitor(options, {});
+        MonitorHooks hooks;
+        hooks.confine_main = [] { return confine_thread(ThreadKind::kMain); };
+        hooks.confine_vcpu = [] { return confine_thread(ThreadKind::kVcpu); };
+        return run_monitor(options, hooks);
     };
     auto end = run();
     if (!end.ok()) {

@@ -137,15 +137,16 @@ Result<void> Machine::create_vcpus() {
     return {};
 }
 
-Result<void> Machine::add_device(virtio::Device& device) {
+Result<void> Machine::add_device(std::unique_ptr<virtio::Device> device) {
     if (slots_.size() >= kMaxVirtioDevices)
         return Error(fmt::format("a guest has at most {} virtio devices", kMaxVirtioDevices), ENOSPC);
     Slot slot;
     uint32_t index = static_cast<uint32_t>(slots_.size());
     slot.line = TRY(Line::create(vm_, kFirstVirtioIrq + index));
-    auto transport = virtio::MmioTransport::create(device, *device_loop_, *slot.line, guest_memory_);
-    if (!transport.ok()) return sys_error(fmt::format("virtio {}", device.name()), transport.error().value);
+    auto transport = virtio::MmioTransport::create(*device, *device_loop_, *slot.line, guest_memory_);
+    if (!transport.ok()) return sys_error(fmt::format("virtio {}", device->name()), transport.error().value);
     slot.transport = transport.take_value();
+    slot.device = std::move(device);
     uint64_t notify = kVirtioRegisters + index * kVirtioRegistersSize + virtio::MmioTransport::kQueueNotify;
     for (uint16_t queue = 0; queue < slot.transport->queue_count(); ++queue)
         if (auto added = vm_.add_ioeventfd(slot.transport->doorbell(queue), notify, queue); !added.ok())

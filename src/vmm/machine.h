@@ -53,8 +53,8 @@ class Machine final : private ExitHandler {
     static Result<std::unique_ptr<Machine>> create(MachineSpec spec, linux::EventLoop& loop);
     ~Machine() override;
 
-    // Borrowed; in the order of their addresses and interrupts. ENOSPC past kMaxVirtioDevices.
-    Result<void> add_device(virtio::Device& device);
+    // In the order of their addresses and interrupts. ENOSPC past kMaxVirtioDevices.
+    Result<void> add_device(std::unique_ptr<virtio::Device> device);
     virtio::DeviceLoop& device_loop() { return *device_loop_; }
 
     Result<void> boot(const BootFiles& files);
@@ -94,6 +94,7 @@ class Machine final : private ExitHandler {
     class Line;
     struct Slot {
         std::unique_ptr<Line> line;
+        std::unique_ptr<virtio::Device> device;
         std::unique_ptr<virtio::MmioTransport> transport;
     };
 

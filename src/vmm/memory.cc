@@ -54,7 +54,8 @@ Result<Memory> Memory::create(MemoryOptions options) {
     Memory memory;
     memory.size_ = options.size;
     memory.private_ = options.private_copy;
-    memory.may_map_ = !reserved;  // pages of 4 KiB cannot replace a part of a huge one
+    // Pages of 4 KiB cannot replace a part of a huge one.
+    memory.may_map_ = options.map_images && !reserved;
     memory.file_ = TRY(open_file(options));
     struct stat st;
     if (::fstat(memory.file_.get(), &st) < 0) return sys_error("stat of the guest's memory file");
@@ -107,8 +108,21 @@ SysResult<void> Memory::write(uint64_t address, std::string_view bytes) const {
 SysResult<void> Memory::copy(int fd, uint64_t offset, uint64_t size, uint64_t address) {
     char* to = at(address, size);
     if (to == nullptr) return Errno(EFAULT);
+    uint64_t next_hole = offset;
     while (size > 0) {
-        ssize_t read = ::pread(fd, to, size, static_cast<off_t>(offset));
+        // What is a hole in the file is zero in fresh memory already: a third of a Linux kernel, if its file is sparse.
+        if (offset >= next_hole) {
+            off_t data = ::lseek(fd, static_cast<off_t>(offset), SEEK_DATA);
+            uint64_t skip =
+                data < 0 ? (errno == ENXIO ? size : 0) : std::min<uint64_t>(static_cast<uint64_t>(data) - offset, size);
+            offset += skip;
+            to += skip;
+            size -= skip;
+            off_t hole = ::lseek(fd, static_cast<off_t>(offset), SEEK_HOLE);
+            next_hole = hole < 0 ? UINT64_MAX : static_cast<uint64_t>(hole);
+            continue;
+        }
+        ssize_t read = ::pread(fd, to, std::min(size, next_hole - offset), static_cast<off_t>(offset));
         if (read < 0 && errno == EINTR) continue;
         if (read < 0) return last_errno();
         if (read == 0) return Errno(ENODATA);

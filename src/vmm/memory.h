@@ -26,6 +26,7 @@ struct MemoryOptions {
     uint64_t size = 0;  // bytes
     HugePages huge_pages = HugePages::kTransparent;
     bool preallocate = false;
+    bool map_images = false;
     // The file to use instead of a new memfd; it is made as large as the memory.
     UniqueFd file;
     // The file is the memory of a snapshot: it is mapped privately and never written.

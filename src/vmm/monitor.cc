@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "linux/event_fds.h"
 #include "vmm/control_server.h"
+#include "vmm/devices.h"
 #include "vmm/snapshot.h"
 
 namespace casemate::vmm {
@@ -35,6 +36,7 @@ Result<MachineSpec> machine_spec(const MonitorOptions& options, const Snapshot* 
     spec.memory.size = options.memory;
     spec.memory.huge_pages = options.huge_pages;
     spec.memory.preallocate = options.preallocate;
+    spec.memory.map_images = options.map_images;
     if (options.memory_file >= 0) spec.memory.file = TRY(duplicate(options.memory_file));
     return spec;
 }
@@ -51,6 +53,7 @@ Result<MachineEnd> run_monitor(const MonitorOptions& options, const MonitorHooks
     std::unique_ptr<Machine> machine = TRY(Machine::create(std::move(spec), loop));
     auto signals = loop.on_signals({SIGTERM, SIGINT, SIGHUP}, [&](const signalfd_siginfo&) { machine->stop(); });
     if (!signals.ok()) return sys_error("signalfd", signals.error().value);
+    TRY(add_devices(options, *machine));
     if (snapshot) {
         virtio::StateReader reader(snapshot->machine);
         TRY(machine->restore(reader, options.advance_clocks));
@@ -59,7 +62,7 @@ Result<MachineEnd> run_monitor(const MonitorOptions& options, const MonitorHooks
     } else {
         TRY(machine->boot({options.kernel, options.initrd, options.command_line}));
     }
-    TRY(machine->connect_serial(options.serial_input, options.serial_output));
+    TRY(machine->connect_serial(options.virtio_console ? -1 : options.serial_input, options.serial_output));
     std::unique_ptr<ControlServer> control;
     if (options.control >= 0) control = TRY(ControlServer::create(options.control, *machine, loop));
     MachineEnd end;

@@ -17,6 +17,7 @@ struct MonitorOptions {
     uint64_t memory = 256 << 20;  // bytes
     HugePages huge_pages = HugePages::kTransparent;
     bool preallocate = false;
+    bool map_images = false;
 
     int kvm = -1;
     int memory_file = -1;  // else a memfd
@@ -26,6 +27,23 @@ struct MonitorOptions {
     bool advance_clocks = true;                   // a restored guest sees the time since the snapshot as passed
     int control = -1;                             // listening socket for control.h
     int serial_input = -1, serial_output = -1;
+
+    bool virtio_console = false;  // input goes there instead of to the serial port
+    struct Disk {
+        int fd = -1;
+        bool read_only = false;
+        uint64_t operations = 0, bytes = 0;  // a second; 0: no limit
+    };
+    std::vector<Disk> disks;
+    struct Net {
+        int tap = -1;  // of virtio::open_tap()
+        uint64_t mac = 0;
+    };
+    std::vector<Net> nets;
+    int vsock_listener = -1;
+    int vsock_broker = -1;   // socket to the parent, which opens the guest's streams (devices.h)
+    std::string vsock_path;  // without a broker: they are opened here, below this path
+    uint64_t vsock_cid = 3;
 
     // As words for another process, where the descriptors have other numbers (jail.h).
     std::vector<std::string> to_words() const;

@@ -16,6 +16,7 @@ void each_option(Options& options, Visit&& visit) {
     visit("memory", options.memory);
     visit("huge-pages", options.huge_pages);
     visit("preallocate", options.preallocate);
+    visit("map-images", options.map_images);
     visit("kvm", options.kvm);
     visit("memory-file", options.memory_file);
     visit("kernel", options.kernel);
@@ -27,6 +28,11 @@ void each_option(Options& options, Visit&& visit) {
     visit("control", options.control);
     visit("serial-input", options.serial_input);
     visit("serial-output", options.serial_output);
+    visit("virtio-console", options.virtio_console);
+    visit("vsock-listener", options.vsock_listener);
+    visit("vsock-broker", options.vsock_broker);
+    visit("vsock-path", options.vsock_path);
+    visit("vsock-cid", options.vsock_cid);
 }
 
 template <typename T>
@@ -57,12 +63,29 @@ std::string print(const T& value) {
     }
 }
 
+// "7,1,0,0": as many values as there are references.
+template <typename... T>
+bool parse_list(std::string_view text, T&... into) {
+    bool more = true;
+    auto one = [&](auto& value) {
+        size_t comma = text.find(',');
+        if (!more || !parse(text.substr(0, comma), value)) return false;
+        more = comma != std::string_view::npos;
+        text.remove_prefix(more ? comma + 1 : text.size());
+        return true;
+    };
+    return (one(into) && ...) && !more;
+}
+
 }  // namespace
 
 std::vector<std::string> MonitorOptions::to_words() const {
     std::vector<std::string> words;
     each_option(
         *this, [&](const char* name, const auto& value) { words.push_back(fmt::format("{}={}", name, print(value))); });
+    for (const Disk& disk : disks)
+        words.push_back(fmt::format("disk={},{},{},{}", disk.fd, print(disk.read_only), disk.operations, disk.bytes));
+    for (const Net& net : nets) words.push_back(fmt::format("net={},{}", net.tap, net.mac));
     return words;
 }
 
@@ -71,6 +94,15 @@ Result<MonitorOptions> MonitorOptions::from_words(const std::vector<std::string>
     for (const std::string& word : words) {
         size_t equals = word.find('=');
         bool known = false, good = false;
+        if (word.starts_with("disk=")) {
+            Disk& disk = options.disks.emplace_back();
+            known = true;
+            good = parse_list(std::string_view(word).substr(5), disk.fd, disk.read_only, disk.operations, disk.bytes);
+        } else if (word.starts_with("net=")) {
+            Net& net = options.nets.emplace_back();
+            known = true;
+            good = parse_list(std::string_view(word).substr(4), net.tap, net.mac);
+        }
         each_option(options, [&](std::string_view name, auto& value) {
             if (equals == std::string::npos || name != std::string_view(word).substr(0, equals)) return;
             known = true;
@@ -82,8 +114,10 @@ Result<MonitorOptions> MonitorOptions::from_words(const std::vector<std::string>
 }
 
 std::vector<int*> MonitorOptions::descriptors() {
-    std::vector<int*> all = {&kvm,     &memory_file,  &kernel,       &initrd, &restore_state, &restore_memory,
-                             &control, &serial_input, &serial_output};
+    std::vector<int*> all = {&kvm,     &memory_file,  &kernel,        &initrd,         &restore_state, &restore_memory,
+                             &control, &serial_input, &serial_output, &vsock_listener, &vsock_broker};
+    for (Disk& disk : disks) all.push_back(&disk.fd);
+    for (Net& net : nets) all.push_back(&net.tap);
     std::erase_if(all, [](const int* fd) { return *fd < 0; });
     return all;
 }

@@ -1,6 +1,7 @@
 #include "vmm/serial.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace casemate::vmm {
 

@@ -1,0 +1,79 @@
+// Stands in for a monitor that was taken over: started in the monitor's jail instead of casemate-vmm, it tries what an
+// intruder would. src/vmm/jail_test.cc runs it. usage: (behind casemate-vmm's words) nothing; descriptor 3, a monitor's
+// serial input, says what:
+//   "jail"      looks for anything of the host's; status 0 if there is nothing, else the number of the step
+//   "main N", "vcpu N"   takes the thread's seccomp list, then makes system call N with arguments of no use
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <net/if.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "vmm/confine.h"
+
+namespace {
+
+int look_around() {
+    if (getuid() != 65534 || geteuid() != 65534 || getgid() != 65534 || getgroups(0, nullptr) > 1) return 10;
+    __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    __user_cap_data_struct data[2] = {};
+    if (syscall(SYS_capget, &header, data) != 0) return 11;
+    for (const auto& half : data)
+        if ((half.effective | half.permitted | half.inheritable) != 0) return 12;
+    if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1) return 13;
+    // Files: an empty root that cannot be written, and no way out of it.
+    for (const char* path : {"/etc/passwd", "/proc/self/status", "/dev/kvm", "/dev/null", "/sys", "/../etc", "/tmp"})
+        if (open(path, O_RDONLY) >= 0) return 20;
+    if (open("/file", O_WRONLY | O_CREAT, 0600) >= 0) return 21;
+    if (DIR* root = opendir("/"); root != nullptr) {
+        while (dirent* entry = readdir(root))
+            if (entry->d_name[0] != '.') return 22;
+    }
+    if (mknod("/disk", S_IFBLK | 0600, makedev(8, 0)) == 0) return 23;
+    if (mount("none", "/", "tmpfs", 0, nullptr) == 0 || chroot("/") == 0) return 24;
+    // Processes: we are the first of our own namespace.
+    if (getpid() != 1 || kill(2, 0) == 0 || getppid() != 0) return 30;
+    if (ptrace(PTRACE_ATTACH, 2, nullptr, nullptr) == 0) return 31;
+    // The network: only a loopback, which is down; abstract sockets are of the network namespace.
+    int inet = socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in to = {};
+    to.sin_family = AF_INET;
+    to.sin_port = htons(22);
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (inet >= 0 && connect(inet, reinterpret_cast<sockaddr*>(&to), sizeof to) == 0) return 40;
+    ifreq request = {};
+    for (int index = 1; index < 10; ++index) {
+        request.ifr_ifindex = index;
+        if (ioctl(inet, SIOCGIFNAME, &request) == 0 && strcmp(request.ifr_name, "lo") != 0) return 41;
+    }
+    if (socket(AF_PACKET, SOCK_RAW, 0) >= 0) return 42;
+    return 0;
+}
+
+}  // namespace
+
+int main() {
+    char order[64] = {};
+    if (read(3, order, sizeof order - 1) <= 0) return 2;
+    if (strcmp(order, "jail") == 0) return look_around();
+    bool vcpu = strncmp(order, "vcpu ", 5) == 0;
+    auto confined =
+        casemate::vmm::confine_thread(vcpu ? casemate::vmm::ThreadKind::kVcpu : casemate::vmm::ThreadKind::kMain);
+    if (!confined.ok()) return 3;
+    syscall(atoi(order + 5), -1, -1, -1, -1, -1, -1);
+    _exit(0);
+}
