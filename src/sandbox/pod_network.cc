@@ -8,6 +8,7 @@
 #include <net/if_arp.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <map>
 
@@ -168,8 +169,21 @@ Result<void> PodNetwork::read() {
     return {};
 }
 
-Result<void> PodNetwork::hand_over(guest_api::GuestClient& guest) {
-    if (sockets_.empty()) return {};  // nothing but a loopback
+Result<void> PodNetwork::take_links() {
+    std::vector<std::string> links;
+    for (const guest::Interface& interface : request_.interfaces()) links.push_back(interface.name());
+    auto wall = host::IngressWall::raise(links);
+    // That of a pod that has just ended may still be going.
+    for (int attempt = 0; attempt < 50 && !wall.ok() && wall.error().value == EEXIST; ++attempt) {
+        usleep(10'000);
+        wall = host::IngressWall::raise(links);
+    }
+    if (wall.ok()) {
+        wall_ = std::move(*wall);
+        return {};
+    }
+    log::info("the addresses leave the network namespace while the pod runs: no wall by nf_tables: {}",
+              strerrordesc_np(wall.error().value));
     removed_ = true;
     for (const RouteMessage& address : addresses_) {
         auto gone = routes_.request(address, RTM_DELADDR, 0);
@@ -178,6 +192,12 @@ Result<void> PodNetwork::hand_over(guest_api::GuestClient& guest) {
             return sys_error("take an address from a link of the network namespace", gone.error().value);
         }
     }
+    return {};
+}
+
+Result<void> PodNetwork::hand_over(guest_api::GuestClient& guest) {
+    if (sockets_.empty()) return {};  // nothing but a loopback
+    TRY(take_links());
     for (size_t i = 0; i < sockets_.size(); ++i)
         request_.mutable_interfaces(static_cast<int>(i))->add_queues(TRY(guest.send_stream(sockets_[i].get())));
     sockets_.clear();
@@ -190,6 +210,7 @@ Result<void> PodNetwork::hand_over(guest_api::GuestClient& guest) {
 }
 
 void PodNetwork::give_back() {
+    wall_.reset();
     if (!std::exchange(removed_, false)) return;
     for (const RouteMessage& address : addresses_)
         static_cast<void>(routes_.request(address, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE));

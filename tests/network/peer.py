@@ -7,13 +7,16 @@ usage: peer.py COMMAND ADDRESS PORT [NUMBER]
   sink    sends NUMBER bytes to a server and compares what it has got
   source  takes NUMBER bytes from a server and compares
   udp-serve, udp: echo of datagrams
+  urgent  sends urgent bytes to a server that asks for them so ("urgent"), which answers what it has seen
   half-close  sends NUMBER bytes to an echo, ends, and reads until the end
   ping    echo requests with NUMBER bytes
   refused, reset, timeout, unreachable: expects that error of connect or of a read
 """
 import errno
+import fcntl
 import hashlib
 import random
+import select
 import socket
 import struct
 import sys
@@ -63,6 +66,21 @@ def handle(connection):
         elif words[:1] == ["source"]:
             for part in data(int(words[1]), int(words[2])):
                 connection.sendall(part)
+        elif words[:1] == ["urgent"]:
+            # Up to the mark, the byte beside the stream, and the rest; then the same back.
+            seen = b""
+            while len(seen) < 3:
+                seen += connection.recv(100)
+            select.select([], [], [connection], 20)
+            beside = connection.recv(1, socket.MSG_OOB)
+            rest = b""
+            while len(rest) < 3:
+                rest += connection.recv(100)
+            connection.sendall(b"%s|%s|%s\n" % (seen, beside, rest))
+            connection.sendall(b"uvw")
+            connection.send(b"!", socket.MSG_OOB)
+            connection.sendall(b"xyz")
+            connection.recv(1)
         elif words[:1] == ["echo"]:
             while got := connection.recv(65536):
                 connection.sendall(got)
@@ -181,6 +199,26 @@ def main():
                 got += part
             assert got == sent
         print("echo ok")
+    elif command == "urgent":
+        client.sendall(b"urgent\n")
+        client.sendall(b"abc")
+        client.send(b"?", socket.MSG_OOB)
+        client.sendall(b"def")
+        assert read_line(client) == b"abc|?|def\n"
+        if number:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        got, marks = b"", []
+        while len(got) < (7 if number else 6):
+            marks.append((len(got), struct.unpack("i", fcntl.ioctl(client, 0x8905, b"0000"))[0]))  # SIOCATMARK
+            part = client.recv(100)
+            assert part, got
+            got += part
+            if not number and len(got) == 3:
+                select.select([], [], [client], 20)
+                assert client.recv(1, socket.MSG_OOB) == b"!"
+        assert got == (b"uvw!xyz" if number else b"uvwxyz"), got
+        client.sendall(b".")
+        print("urgent ok")
     elif command == "half-close":
         client.sendall(b"echo\n")
         sent = b"".join(data(number, 5))

@@ -16,6 +16,8 @@
 #include "sentry/kernel/seccomp.h"
 #include "sentry/kernel/syscall_watch.h"
 #include "sentry/kernel/task_set.h"
+#include "sentry/net/inet/inet_socket.h"
+#include "sentry/net/network.h"
 #include "sentry/net/socket.h"
 
 namespace casemate::sentry {
@@ -144,14 +146,107 @@ std::string address_text(const SysResult<SocketAddress>& found) {
     }
 }
 
-std::string describe(Socket& socket) {
-    auto waiting = socket.unread();
-    return fmt::format(" family {} type {} {}{} -> {} unread {}", socket.family(), socket.type(),
-                       socket.listening() ? "listening on " : "", address_text(socket.local_address()),
-                       address_text(socket.peer_address()), waiting.ok() ? std::to_string(*waiting) : "-");
+std::string protocol_name(Socket& socket) {
+    switch (socket.family()) {
+        case AF_INET:
+        case AF_INET6: {
+            const char* six = socket.family() == AF_INET6 ? "6" : "";
+            switch (socket.protocol()) {
+                case IPPROTO_TCP:
+                    return fmt::format("tcp{}", six);
+                case IPPROTO_UDP:
+                    return fmt::format("udp{}", six);
+                case IPPROTO_UDPLITE:
+                    return fmt::format("udplite{}", six);
+                default:
+                    return fmt::format("{}{}:{}", socket.type() == SOCK_RAW ? "raw" : "ip", six, socket.protocol());
+            }
+        }
+        case AF_UNIX:
+            return socket.type() == SOCK_STREAM ? "unix" : socket.type() == SOCK_DGRAM ? "unix-dgram" : "unix-seq";
+        case AF_NETLINK:
+            return fmt::format("netlink:{}", socket.protocol());
+        case AF_PACKET:
+            return "packet";
+        default:
+            return fmt::format("family {}", socket.family());
+    }
 }
 
-std::string files_text(Kernel& kernel, const std::vector<Ref<Process>>& processes, bool sockets_only) {
+// As ss names TCP's states.
+const char* state_name(int state) {
+    static constexpr const char* kNames[] = {"-",          "estab",      "syn-sent",  "syn-recv",
+                                             "fin-wait-1", "fin-wait-2", "time-wait", "unconn",
+                                             "close-wait", "last-ack",   "listen",    "closing"};
+    return state >= 0 && static_cast<size_t>(state) < std::size(kNames) ? kNames[state] : "-";
+}
+
+std::string endpoint_text(const InetEndpoint& endpoint) {
+    char text[INET6_ADDRSTRLEN] = "";
+    if (endpoint.address.is_v4()) {
+        in_addr v4{htonl(endpoint.address.as_v4())};
+        inet_ntop(AF_INET, &v4, text, sizeof(text));
+        return fmt::format("{}:{}", text, endpoint.port);
+    }
+    in6_addr v6 = endpoint.address.as_v6();
+    inet_ntop(AF_INET6, &v6, text, sizeof(text));
+    return fmt::format("[{}]:{}", text, endpoint.port);
+}
+
+constexpr const char* kSocketLine = "{:>6} {:>5} {:<10} {:<10} {:>8} {:>8} {:<28} {:<28} {}\n";
+
+std::string socket_line(int pid, int fd, Socket& socket, const std::string& owner) {
+    std::string local, peer, state;
+    size_t receiving = 0, sending = 0;
+    if (socket.family() == AF_INET || socket.family() == AF_INET6) {
+        // SAFETY: sockets of these families are of this class.
+        InetSocket::Status status = static_cast<InetSocket&>(socket).status();
+        state = state_name(status.state);
+        local = endpoint_text(status.local);
+        peer = endpoint_text(status.peer);
+        receiving = status.receiving;
+        sending = status.sending;
+    } else {
+        auto waiting = socket.unread();
+        receiving = waiting.ok() ? *waiting : 0;
+        local = address_text(socket.local_address());
+        auto other = socket.peer_address();
+        peer = address_text(other);
+        state = socket.listening() ? "listen" : other.ok() ? "estab" : "unconn";
+    }
+    return fmt::format(kSocketLine, pid, fd, protocol_name(socket), state, receiving, sending, local, peer, owner);
+}
+
+// Connections and other sockets, with the process that has them; then the ends of connections that nobody has any more.
+std::string sockets_text(Kernel& kernel, const std::vector<Ref<Process>>& processes, Network* network) {
+    std::string text =
+        fmt::format(kSocketLine, "pid", "fd", "protocol", "state", "receive", "send", "local", "remote", "process");
+    for (const Ref<Process>& process : processes) {
+        for (const Ref<Task>& task : kernel.tasks().threads_of(*process)) {
+            Ref<FdTable> table = task->files_of();
+            if (!table) continue;
+            size_t shown = 0;
+            for (int fd : table->open_fds()) {
+                auto file = table->get(fd, true);
+                if (!file.ok() || (*file)->as_socket() == nullptr) continue;
+                if (++shown > kMostFiles) {
+                    text += fmt::format("{:>6} ...\n", process->pid->root_number());
+                    break;
+                }
+                text +=
+                    socket_line(process->pid->root_number(), fd, *(*file)->as_socket(), printable(task->name(), 15));
+            }
+            break;  // threads share the table
+        }
+    }
+    if (network == nullptr) return text;
+    for (const Network::Orphan& one : network->orphans())
+        text += fmt::format(kSocketLine, "-", "-", one.local.address.is_v4() ? "tcp" : "tcp6", state_name(one.state), 0,
+                            0, endpoint_text(one.local), endpoint_text(one.peer), "-");
+    return text;
+}
+
+std::string files_text(Kernel& kernel, const std::vector<Ref<Process>>& processes) {
     std::string text = fmt::format("{:>6} {:>5} {:<10} {}\n", "pid", "fd", "flags", "file");
     for (const Ref<Process>& process : processes) {
         for (const Ref<Task>& task : kernel.tasks().threads_of(*process)) {
@@ -161,16 +256,14 @@ std::string files_text(Kernel& kernel, const std::vector<Ref<Process>>& processe
             size_t shown = 0;
             for (int fd : open) {
                 auto file = table->get(fd, true);
-                if (!file.ok() || (sockets_only && (*file)->as_socket() == nullptr)) continue;
+                if (!file.ok()) continue;
                 if (++shown > kMostFiles) {
                     text +=
                         fmt::format("{:>6} ... ({} descriptors in all)\n", process->pid->root_number(), open.size());
                     break;
                 }
-                std::string more;
-                if (Socket* socket = (*file)->as_socket(); socket != nullptr && sockets_only) more = describe(*socket);
-                text += fmt::format("{:>6} {:>5} {:#010o} {}{}\n", process->pid->root_number(), fd, (*file)->flags(),
-                                    printable((*file)->link_name(*task), 1024), more);
+                text += fmt::format("{:>6} {:>5} {:#010o} {}\n", process->pid->root_number(), fd, (*file)->flags(),
+                                    printable((*file)->link_name(*task), 1024));
             }
             break;  // threads share the table
         }
@@ -205,8 +298,9 @@ void Pod::get_diagnostics(v1::GetDiagnosticsRequest request, Answer<v1::GetDiagn
     auto processes = wanted_processes(kernel_, request.container_id(), request.pid());
     if (wanted("tasks")) add("tasks", tasks_text(kernel_, processes));
     if (wanted("memory")) add("memory", memory_text(kernel_, processes));
-    if (wanted("files")) add("files", files_text(kernel_, processes, false));
-    if (wanted("sockets")) add("sockets", files_text(kernel_, processes, true));
+    if (wanted("files")) add("files", files_text(kernel_, processes));
+    if (wanted("sockets"))
+        add("sockets", sockets_text(kernel_, processes, created_ && request.pid() == 0 ? &network() : nullptr));
     if (wanted("log")) add("log", kernel_.log().text(KernelLog::kSize));
     if (wanted("counters"))
         add("counters",

@@ -6,6 +6,8 @@
 #include "sentry/fs/proc/proc.h"
 #include "sentry/kernel/cpu_times.h"
 #include "sentry/kernel/task_set.h"
+#include "sentry/net/interfaces.h"
+#include "sentry/net/network.h"
 
 namespace casemate::sentry {
 
@@ -76,6 +78,22 @@ void Pod::get_stats(v1::GetStatsRequest request, Answer<v1::GetStatsReply> answe
     memory.set_oom_kills(kills);
     reply.set_pids(threads);
     if (only) reply.set_pids_limit(only->task_limit.load());
+    if (created_) {
+        network().settle_loopback();
+        for (const Link& link : network().interfaces().links()) {
+            v1::InterfaceStats& out = *reply.add_interfaces();
+            const LinkCounters& counters = *link.counters;
+            out.set_name(link.name);
+            out.set_rx_bytes(counters.receive_bytes);
+            out.set_rx_packets(counters.receive_packets);
+            out.set_rx_errors(counters.receive_errors);
+            out.set_rx_dropped(counters.receive_dropped);
+            out.set_tx_bytes(counters.send_bytes);
+            out.set_tx_packets(counters.send_packets);
+            out.set_tx_errors(counters.send_errors);
+            out.set_tx_dropped(counters.send_dropped);
+        }
+    }
     answer.ok(reply);
 }
 

@@ -1,7 +1,9 @@
 #include "sentry/net/network.h"
 
 #include <fmt/core.h>
+#include <netinet/tcp.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 
@@ -9,10 +11,13 @@
 #include "sentry/kernel/task.h"
 #include "sentry/net/inet/inet_socket.h"
 #include "sentry/net/inet/ports.h"
+#include "sentry/net/inet/tcp_socket.h"
 #include "sentry/net/interfaces.h"
 #include "sentry/net/link/wire.h"
+#include "sentry/net/net_counters.h"
 #include "sentry/net/netlink/netlink_hub.h"
 #include "sentry/net/packet/taps.h"
+#include "sentry/net/stack/connection.h"
 #include "sentry/net/unix/unix_socket.h"
 
 namespace casemate::sentry {
@@ -36,7 +41,9 @@ Network::Network(bool ready)
       raw_(std::make_unique<PortTable>()),
       ping_(std::make_unique<PortTable>()),
       ping6_(std::make_unique<PortTable>()),
-      taps_(std::make_unique<Taps>()) {}
+      taps_(std::make_unique<Taps>()),
+      counters_(std::make_unique<NetCounters>()),
+      loopback_(interfaces_->link(Interfaces::kLoopback)->counters) {}
 Network::~Network() = default;
 
 Wire& Network::make_wire(TimerThread& timers) {
@@ -46,6 +53,50 @@ Wire& Network::make_wire(TimerThread& timers) {
         wire_seen_.store(wire_.get(), std::memory_order_release);
     }
     return *wire_;
+}
+
+void Network::count_loopback(bool v6, uint64_t octets, uint64_t packets) {
+    loopback_->sent(octets, packets);
+    loopback_->received(octets, packets);
+    NetCounters::add(counters_->packets[v6], packets);
+    NetCounters::add(counters_->octets[v6], octets);
+}
+
+void Network::settle_loopback() {
+    tcp_->for_each([](InetSocket& socket) { static_cast<TcpSocket&>(socket).settle_counters(); });
+}
+
+std::vector<Neighbour> Network::neighbours() {
+    std::vector<Neighbour> all = interfaces_->neighbours();
+    if (wire() == nullptr) return all;
+    for (const Neighbour& one : wire()->learned()) {
+        bool told = std::ranges::any_of(
+            all, [&](const Neighbour& other) { return other.link == one.link && other.address == one.address; });
+        if (!told) all.push_back(one);
+    }
+    return all;
+}
+
+std::vector<Network::Orphan> Network::orphans() {
+    std::vector<Orphan> all;
+    Nanoseconds now = monotonic_now();
+    for (const PortTable::Waiting& one : tcp_->waiting())
+        all.push_back({one.local, one.peer, TCP_TIME_WAIT, (one.until - now) / 1'000'000});
+    if (wire() == nullptr) return all;
+    auto connections = wire()->stack().connections();
+    if (connections.empty()) return all;
+    std::set<std::pair<InetEndpoint, InetEndpoint>> owned;
+    tcp_->for_each([&](InetSocket& socket) {
+        InetSocket::Status status = socket.status();
+        owned.insert({status.local, status.peer});
+    });
+    for (auto& connection : connections) {
+        const stack::Tuple& ends = connection->tuple();
+        stack::TcpState state = connection->state();
+        if (state == stack::TcpState::kClosed || owned.contains({ends.local, ends.peer})) continue;
+        all.push_back({ends.local, ends.peer, static_cast<int>(state), 0});
+    }
+    return all;
 }
 
 bool Network::claim_abstract(const std::string& name, UnixName& owner) {
@@ -156,7 +207,17 @@ std::string Network::tcp_text(bool v6) {
                              "tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
                            : "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  "
                              "timeout inode                                                     \n";
-    return title + table_text(*tcp_, v6, false);
+    std::string text = title + table_text(*tcp_, v6, false);
+    auto line = std::ranges::count(text, '\n') - 1;
+    for (const Orphan& one : orphans()) {
+        if (one.local.address.is_v4() == v6) continue;
+        bool waits = one.state == TCP_TIME_WAIT;
+        text +=
+            fmt::format("{:4}: {} {} {:02X} 00000000:00000000 {:02X}:{:08X} 00000000     0        0 0 {} {:016x}{}\n",
+                        line++, endpoint_text(one.local, v6), endpoint_text(one.peer, v6), one.state, waits ? 3 : 0,
+                        one.left_ms / 10, waits ? 3 : 1, 0, waits ? "" : " 100 0 0 10 0");
+    }
+    return text;
 }
 
 std::string Network::udp_text(bool v6) {

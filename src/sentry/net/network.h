@@ -15,7 +15,9 @@
 
 namespace casemate::sentry {
 
-class Interfaces;        // net/interfaces.h
+class Interfaces;  // net/interfaces.h
+struct Neighbour;
+struct LinkCounters;
 class NetlinkHub;        // net/netlink/netlink_hub.h
 class NetworkNamespace;  // kernel/namespaces.h
 class PortTable;         // net/inet/ports.h
@@ -23,9 +25,10 @@ class Socket;
 class Task;
 class UnixName;
 class UnixSocket;
-class Taps;         // net/packet/taps.h
-class TimerThread;  // kernel/timers.h
-class Wire;         // net/link/wire.h
+struct NetCounters;  // net/net_counters.h
+class Taps;          // net/packet/taps.h
+class TimerThread;   // kernel/timers.h
+class Wire;          // net/link/wire.h
 
 class Network final : public RefCounted {
   public:
@@ -61,6 +64,20 @@ class Network final : public RefCounted {
     PortTable& ping_ports() { return *ping_; }  // echo identifiers
     PortTable& ping6_ports() { return *ping6_; }
     Taps& taps() { return *taps_; }
+    NetCounters& counters() { return *counters_; }
+    // Packets that went over the loopback, `octets` with IP's headers.
+    void count_loopback(bool v6, uint64_t octets, uint64_t packets = 1);
+    // Makes the counters tell what open loopback connections have moved so far.
+    void settle_loopback();
+    // Those that were told, and those that links have learned.
+    std::vector<Neighbour> neighbours();
+    // TCP connections that no socket belongs to any more: in TIME_WAIT, or with an end still under way.
+    struct Orphan {
+        InetEndpoint local, peer;
+        int state;  // as Linux numbers them
+        int64_t left_ms;
+    };
+    std::vector<Orphan> orphans();
 
     // The texts of /proc/net/{unix,tcp,tcp6,udp,udp6}.
     // Groups that sockets have joined, counted; for the stack and /proc/net/igmp.
@@ -83,6 +100,8 @@ class Network final : public RefCounted {
     const std::unique_ptr<NetlinkHub> netlink_;
     const std::unique_ptr<PortTable> tcp_, udp_, udplite_, raw_, ping_, ping6_;
     const std::unique_ptr<Taps> taps_;
+    const std::unique_ptr<NetCounters> counters_;
+    const Ref<LinkCounters> loopback_;
     std::unique_ptr<Wire> wire_;  // guarded by mutex_; made once
     std::atomic<Wire*> wire_seen_{nullptr};
 };

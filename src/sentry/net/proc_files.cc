@@ -45,6 +45,7 @@ std::string net_dev_text(Network& network) {
         "Inter-|   Receive                                                |  Transmit\n"
         " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls "
         "carrier compressed\n";
+    network.settle_loopback();
     for (const Link& link : network.interfaces().links()) {
         const LinkCounters& c = *link.counters;
         text +=
@@ -110,7 +111,7 @@ std::string net_if_inet6_text(Network& network) {
 std::string net_arp_text(Network& network) {
     std::string text = "IP address       HW type     Flags       HW address            Mask     Device\n";
     Interfaces& model = network.interfaces();
-    for (const Neighbour& one : model.neighbours()) {
+    for (const Neighbour& one : network.neighbours()) {
         if (!one.address.is_v4() || one.state & NUD_NOARP) continue;
         uint32_t address = one.address.as_v4();
         const auto& mac = one.hardware;
@@ -201,10 +202,12 @@ std::string net_sockstat_text(Network& network, bool v6) {
             lite, raw);
     unsigned used = tcp + udp + lite + raw + static_cast<unsigned>(network.unix_sockets().size());
     network.netlink().for_each([&](NetlinkSocket&) { used++; });
+    size_t waiting = 0, orphans = 0;
+    for (const Network::Orphan& one : network.orphans()) (one.state == 6 ? waiting : orphans)++;
     return fmt::format(
-        "sockets: used {}\nTCP: inuse {} orphan 0 tw {} alloc {} mem 0\nUDP: inuse {} mem 0\nUDPLITE: inuse {}\nRAW: "
+        "sockets: used {}\nTCP: inuse {} orphan {} tw {} alloc {} mem 0\nUDP: inuse {} mem 0\nUDPLITE: inuse {}\nRAW: "
         "inuse {}\nFRAG: inuse 0 memory 0\n",
-        used, tcp, network.tcp_ports().waiting().size(), tcp, udp, lite, raw);
+        used, tcp, orphans, waiting, tcp, udp, lite, raw);
 }
 
 }  // namespace casemate::sentry

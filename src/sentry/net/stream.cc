@@ -64,6 +64,7 @@ StreamDirection::Progress StreamDirection::write_locked(IoBuffer& from, size_t l
         size_ += *copied;
         if (*copied < part) break;
     }
+    if (progress.bytes > 0) writes_++;
     return progress;
 }
 
@@ -228,6 +229,11 @@ size_t StreamDirection::bytes() {
 uint64_t StreamDirection::position() {
     std::lock_guard lock(mutex_);
     return position_;
+}
+
+StreamDirection::Total StreamDirection::total() {
+    std::lock_guard lock(mutex_);
+    return {position_ + size_, writes_};
 }
 
 bool StreamDirection::writable(size_t limit) {

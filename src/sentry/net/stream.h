@@ -59,6 +59,11 @@ class StreamDirection {
     size_t bytes();
     // In the stream, of the next byte to be read.
     uint64_t position();
+    // Of its life so far.
+    struct Total {
+        uint64_t bytes, writes;
+    };
+    Total total();
     // Whether a poller may write. If not, it is told when it may.
     bool writable(size_t limit);
     // The passed files in it, for the search for cycles; and taken out when their sockets are garbage.
@@ -82,6 +87,7 @@ class StreamDirection {
     std::unique_ptr<std::byte[]> ring_;  // guarded by mutex_, as is all below
     size_t allocated_ = 0, head_ = 0, size_ = 0;
     uint64_t position_ = 0;  // in the stream, of the next byte to be read
+    uint64_t writes_ = 0;
     std::deque<Mark> marks_;
     size_t wake_below_ = 0;  // a writer waits until so many bytes are left; 0: none waits
     bool wake_wanted_ = false;

@@ -22,6 +22,13 @@ void add_network_files(SyntheticDirectory& directory, Ref<ProcFileSystem> files)
     text("if_inet6", net_if_inet6_text);
     text("arp", net_arp_text);
     text("igmp", net_igmp_text);
+    text("igmp6", net_igmp6_text);
+    text("snmp", net_snmp_text);
+    text("snmp6", net_snmp6_text);
+    text("netstat", net_netstat_text);
+    text("protocols", net_protocols_text);
+    text("fib_trie", net_fib_trie_text);
+    text("fib_triestat", net_fib_triestat_text);
     text("netlink", net_netlink_text);
     text("raw", [](Network& network) { return net_raw_text(network, false); });
     text("raw6", [](Network& network) { return net_raw_text(network, true); });

@@ -11,6 +11,7 @@
 #include <algorithm>
 
 #include "sentry/kernel/classic_bpf.h"
+#include "sentry/net/net_counters.h"
 #include "sentry/net/network.h"
 
 namespace casemate::sentry {
@@ -244,8 +245,10 @@ void DatagramSocket::receive_packet(Packet& packet) {
     if (receive_shut_) return;
     if (Ref<Filter> program = filter(); program && !passes(*program, packet)) return;
     packet.drops = drops_.load(std::memory_order_relaxed);
-    if (queue_.put(packet, SIZE_MAX, options_.receive_buffer) == PacketQueue::Put::kFull)
+    if (queue_.put(packet, SIZE_MAX, options_.receive_buffer) == PacketQueue::Put::kFull) {
         drops_.fetch_add(1, std::memory_order_relaxed);
+        if (protocol() == IPPROTO_UDP) NetCounters::add(network().counters().udp[v6() ? 1 : 0].full);
+    }
 }
 
 void DatagramSocket::hear_error(QueuedError error, bool hard) {

@@ -12,6 +12,7 @@
 #include "sentry/net/inet/raw_socket.h"
 #include "sentry/net/inet/udp_socket.h"
 #include "sentry/net/link/wire.h"
+#include "sentry/net/net_counters.h"
 #include "sentry/net/network.h"
 #include "sentry/net/packet/taps.h"
 
@@ -27,6 +28,25 @@ Packet fresh(size_t size) {
     return packet;
 }
 
+// A packet that goes to the pod itself.
+void count_local(Network& network, uint8_t protocol, const Packet& packet) {
+    bool six = !packet.to.address.is_v4();
+    network.count_loopback(six, packet.size + (six ? 40 : 20));
+    if (protocol != (six ? static_cast<int>(IPPROTO_ICMPV6) : static_cast<int>(IPPROTO_ICMP)) || packet.size == 0)
+        return;
+    NetCounters::Icmp& counted = network.counters().icmp[six];
+    NetCounters::add(counted.in);
+    NetCounters::add(counted.out);
+    auto type = static_cast<uint8_t>(packet.data[0]);
+    if (type == (six ? ICMP6_ECHO_REQUEST : ICMP_ECHO)) {
+        NetCounters::add(counted.echos_in);
+        NetCounters::add(counted.echos_out);
+    } else if (type == (six ? ICMP6_ECHO_REPLY : ICMP_ECHOREPLY)) {
+        NetCounters::add(counted.replies_in);
+        NetCounters::add(counted.replies_out);
+    }
+}
+
 void answer_echo(Network& network, uint8_t protocol, const Packet& request) {
     bool v4 = protocol == IPPROTO_ICMP;
     Packet reply = request.duplicate();
@@ -39,6 +59,7 @@ void answer_echo(Network& network, uint8_t protocol, const Packet& request) {
     uint16_t sum = v4 ? internet_checksum({reply.data.get(), reply.size}) : checksum_v6(reply, protocol);
     memcpy(reply.data.get() + 2, &sum, sizeof(sum));
     network.taps().looped(protocol, false, reply);
+    count_local(network, protocol, reply);
     deliver_locally(network, protocol, reply);
 }
 
@@ -180,7 +201,10 @@ SysResult<void> send_packet(Network& network, uint8_t protocol, const RouteChoic
         if (!sent.ok() && sent.error().value != ENOBUFS) return sent;
     }
     if (way.type == RTN_UNICAST) return {};
-    network.taps().looped(protocol, false, packet);
+    if (way.type == RTN_LOCAL || way.link == Interfaces::kLoopback) {
+        network.taps().looped(protocol, false, packet);
+        count_local(network, protocol, packet);
+    }
     deliver_locally(network, protocol, packet);
     return {};
 }

@@ -145,7 +145,7 @@ SysResult<size_t> TcpSocket::receive_urgent(const Attached& mine, ReceiveRequest
 SysResult<int64_t> TcpSocket::ioctl(Task& task, uint64_t command, uint64_t argument) {
     if (command != SIOCATMARK) return InetSocket::ioctl(task, command, argument);
     Attached mine = attached();
-    int at_mark = 0;
+    int at_mark = mine.outside && mine.outside->at_mark() ? 1 : 0;
     if (mine.connection) {
         TcpConnection::Urgent& urgent = mine.connection->urgent[1 - mine.side];
         std::lock_guard lock(urgent.mutex);

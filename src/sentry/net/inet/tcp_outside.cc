@@ -25,6 +25,7 @@ void TcpSocket::tune(Connection& connection) {
     auto number = [&](int name, int fallback) { return static_cast<uint32_t>(option(IPPROTO_TCP, name, fallback)); };
     tuning.no_delay = number(TCP_NODELAY, 0) != 0;
     tuning.cork = number(TCP_CORK, 0) != 0;
+    tuning.urgent_inline = has(kOobInline);
     tuning.keep_alive = has(kKeepAlive);
     tuning.keep_idle = number(TCP_KEEPIDLE, 7200);
     tuning.keep_interval = number(TCP_KEEPINTVL, 75);
@@ -161,7 +162,8 @@ SysResult<size_t> TcpSocket::send_outside(Task& task, Connection& connection, Se
     auto result = block(task, waiters()->queue, EPOLLOUT | EPOLLERR | EPOLLHUP, request.flags & MSG_DONTWAIT,
                         options_.send_timeout, [&]() -> std::optional<SysResult<size_t>> {
                             while (request.data.remaining() > 0) {
-                                auto progress = connection.send(request.data, request.flags & MSG_MORE);
+                                auto progress =
+                                    connection.send(request.data, request.flags & MSG_MORE, request.flags & MSG_OOB);
                                 if (progress.error != 0) return SysResult<size_t>(Errno(progress.error));
                                 if (progress.ended) {
                                     ended = true;
@@ -178,7 +180,13 @@ SysResult<size_t> TcpSocket::send_outside(Task& task, Connection& connection, Se
 }
 
 SysResult<size_t> TcpSocket::receive_outside(Task& task, Connection& connection, ReceiveRequest& request) {
-    if (request.flags & MSG_OOB) return Errno(EINVAL);  // no urgent data came
+    if (request.flags & MSG_OOB) {
+        std::byte byte = TRY(connection.receive_urgent(request.flags & MSG_PEEK));
+        request.out_flags |= MSG_OOB;
+        if (request.data.remaining() > 0) return request.data.copy_to(&byte, 1);
+        request.out_flags |= MSG_TRUNC;
+        return size_t{0};
+    }
     if (request.from != nullptr) request.from->size = 0;
     Connection::Reading reading;
     reading.peek = request.flags & MSG_PEEK;
@@ -196,6 +204,7 @@ SysResult<size_t> TcpSocket::receive_outside(Task& task, Connection& connection,
                       reading.want = wanted - total;
                       auto progress = connection.receive(request.data, reading);
                       total += progress.bytes;
+                      if (progress.at_mark) return SysResult<size_t>(total);
                       if (progress.bytes > 0 && total < wanted) continue;
                       if (total >= target) return SysResult<size_t>(total);
                       if (progress.error != 0) return SysResult<size_t>(Errno(progress.error));

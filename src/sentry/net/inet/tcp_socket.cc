@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "sentry/net/net_counters.h"
 #include "sentry/net/network.h"
 #include "sentry/net/stack/connection.h"
 
@@ -19,6 +20,26 @@ TcpSocket::TcpSocket(int family, Ref<Network> network, uint32_t uid)
     : InetSocket(family, SOCK_STREAM, IPPROTO_TCP, std::move(network), uid) {
     options_.send_buffer = 16384;  // what Linux shows before it tunes them
     options_.receive_buffer = 131072;
+}
+
+// A write is a segment, with IP's and TCP's headers as they would be.
+void TcpConnection::settle() {
+    std::lock_guard lock(settled_mutex_);
+    uint64_t moved = 0, writes = 0;
+    for (int side : {0, 1}) {
+        StreamDirection::Total total = bytes.outgoing(side).total();
+        moved += total.bytes;
+        writes += total.writes;
+    }
+    uint64_t segments = writes - std::exchange(settled_writes_, writes);
+    bool v6 = !ends[0].address.is_v4();
+    uint64_t octets = moved - std::exchange(settled_bytes_, moved) + segments * (v6 ? 72 : 52);
+    NetCounters::add(network_->counters().tcp_segments, segments);
+    network_->count_loopback(v6, octets, segments);
+}
+
+void TcpSocket::settle_counters() {
+    if (Attached mine = attached(); mine.connection && mine.side == 0) mine.connection->settle();
 }
 
 TcpSocket::Attached TcpSocket::attached() {
@@ -52,7 +73,9 @@ void TcpSocket::establish_locked(TcpSocket& client) {
     child->inherit_options(*this);
     child->inherit_kept(*this);
     child->buffers_chosen_ = buffers_chosen_.load();
-    auto connection = make_ref<TcpConnection>(client, *child);
+    auto connection = make_ref<TcpConnection>(client, *child, Ref<Network>(&network()));
+    NetCounters::add(network().counters().tcp_active_opens);
+    NetCounters::add(network().counters().tcp_passive_opens);
     connection->ends[0] = client.local_;
     connection->ends[1] = client.peer_;
     {
@@ -133,6 +156,7 @@ SysResult<void> TcpSocket::start_connect(const InetEndpoint& peer, const InetAdd
             ports().release(*this);
             local_.address = any();
         }
+        NetCounters::add(network().counters().tcp_failed);
         return Errno(ECONNREFUSED);
     };
     Ref<InetSocket> found = ports().find(peer, from, false, Interfaces::kLoopback);
@@ -147,6 +171,7 @@ SysResult<void> TcpSocket::start_connect(const InetEndpoint& peer, const InetAdd
             return refuse_locked();
         }
         if (listener.pending_.size() > listener.backlog_) {
+            NetCounters::add(network().counters().tcp_overflows);
             if (listener.waiting_.size() >= kMostWaiting) return refuse_locked();
             listener.waiting_.push_back(Ref<TcpSocket>(this));
             target_ = Ref<TcpSocket>(&listener);
@@ -242,6 +267,7 @@ void TcpSocket::end_connection(const Attached& mine, bool abort) {
     // Data that nobody will read is answered by a reset, as is a wish not to linger.
     if (abort || incoming.bytes() > 0) {
         if (!connection.reset[other].exchange(true)) {
+            NetCounters::add(network().counters().tcp_resets);
             bool half_closed = connection.bytes.incoming(other).ended();
             connection.errors[other] = half_closed ? EPIPE : ECONNRESET;
         }

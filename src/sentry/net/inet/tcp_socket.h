@@ -16,7 +16,11 @@ namespace casemate::sentry {
 // What the two ends share. Side 0 connected, side 1 was accepted.
 class TcpConnection final : public RefCounted {
   public:
-    TcpConnection(Socket& side0, Socket& side1) : bytes(side0.waiters(), side1.waiters()) {}
+    TcpConnection(Socket& side0, Socket& side1, Ref<Network> network)
+        : bytes(side0.waiters(), side1.waiters()), network_(std::move(network)) {}
+    ~TcpConnection() override { settle(); }
+    // Counts what it has moved since the last time, as the loopback's.
+    void settle();
     StreamConnection bytes;
     InetEndpoint ends[2];         // of side n; immutable
     std::atomic<size_t> room[2];  // of side n: how much it takes from the other
@@ -35,6 +39,11 @@ class TcpConnection final : public RefCounted {
         std::byte byte{};
     };
     Urgent urgent[2];
+
+  private:
+    const Ref<Network> network_;
+    SmallMutex settled_mutex_;
+    uint64_t settled_bytes_ = 0, settled_writes_ = 0;  // guarded by settled_mutex_
 };
 
 class TcpSocket final : public InetSocket, public stack::Listener {
@@ -62,6 +71,7 @@ class TcpSocket final : public InetSocket, public stack::Listener {
     // A connection that begins on the host (net/inet/host_connections.h): no task stands behind it, and nothing waits.
     // ECONNREFUSED.
     static SysResult<Ref<TcpSocket>> dial(Ref<Network> network, const InetEndpoint& peer);
+    void settle_counters();
     struct Moved {
         size_t bytes = 0;
         bool over = false;   // no more will go this way

@@ -10,6 +10,7 @@
 
 #include "sentry/net/inet/local_ip.h"
 #include "sentry/net/link/wire.h"
+#include "sentry/net/net_counters.h"
 #include "sentry/net/network.h"
 #include "sentry/net/packet/taps.h"
 
@@ -103,7 +104,14 @@ SysResult<void> UdpSocket::transmit(const Outgoing& out, Packet data) {
         if (out.way.type == RTN_MULTICAST && !again) return {};
     }
     if (out.way.type == RTN_UNICAST) return {};
-    network().taps().looped(static_cast<uint8_t>(protocol()), true, packet);
+    bool six = !out.to.address.is_v4(), counts = protocol() == IPPROTO_UDP;
+    NetCounters& counters = network().counters();
+    // What also went out by a link comes back without the loopback.
+    if (out.way.type == RTN_LOCAL || out.way.link == Interfaces::kLoopback) {
+        network().taps().looped(static_cast<uint8_t>(protocol()), true, packet);
+        network().count_loopback(six, packet.size + sizeof(udphdr) + (six ? 40 : 20));
+        if (counts) NetCounters::add(counters.udp[six].out);
+    }
     if (protocol() == IPPROTO_UDP) deliver_udp_to_raw(network(), packet);
     QueuedError error;
     bool v4 = out.to.address.is_v4();
@@ -111,7 +119,16 @@ SysResult<void> UdpSocket::transmit(const Outgoing& out, Packet data) {
     bool told = option(v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? static_cast<int>(IP_RECVERR) : IPV6_RECVERR, 0) != 0;
     bool watched = !network().raw_sockets().empty();
     if (told || watched) error.data.assign(packet.data.get(), packet.data.get() + quoted);
-    if (deliver_datagram(ports(), packet, out.way.type)) return {};
+    if (deliver_datagram(ports(), packet, out.way.type)) {
+        if (counts) NetCounters::add(counters.udp[six].in);
+        return {};
+    }
+    if (counts && out.way.type == RTN_LOCAL) {
+        NetCounters::Icmp& messages = counters.icmp[six];
+        for (auto* one : {&counters.udp[six].no_port, &messages.in, &messages.out, &messages.unreachable_in,
+                          &messages.unreachable_out})
+            NetCounters::add(*one);
+    }
     if (watched) deliver_port_unreachable(network(), static_cast<uint8_t>(protocol()), packet, error.data);
     error.what.ee_errno = ECONNREFUSED;
     error.what.ee_origin = v4 ? SO_EE_ORIGIN_ICMP : SO_EE_ORIGIN_ICMP6;

@@ -108,6 +108,34 @@ SysResult<int> Wire::add_link(Link link, UniqueFd socket, bool virtio_header) {
     return index;
 }
 
+std::vector<Neighbour> Wire::learned() {
+    using State = stack::NeighbourTable::State;
+    std::vector<int> links;
+    {
+        std::lock_guard lock(mutex_);
+        for (auto& [index, device] : devices_) links.push_back(index);
+    }
+    std::vector<Neighbour> all;
+    for (int index : links) {
+        auto link = stack_->link(static_cast<uint32_t>(index));
+        if (!link) continue;
+        for (const auto& entry : link->neighbours.entries()) {
+            if (entry.state == State::kPermanent) continue;
+            Neighbour one;
+            one.link = index;
+            one.address = entry.address;
+            one.hardware = entry.mac;
+            one.state = entry.state == State::kIncomplete  ? NUD_INCOMPLETE
+                        : entry.state == State::kReachable ? NUD_REACHABLE
+                        : entry.state == State::kStale     ? NUD_STALE
+                        : entry.state == State::kProbe     ? NUD_PROBE
+                                                           : NUD_FAILED;
+            all.push_back(one);
+        }
+    }
+    return all;
+}
+
 bool Wire::send_frame(int link, std::span<const uint8_t> bytes, const PacketSocket* sender) {
     std::shared_ptr<WatchedDevice> device;
     {

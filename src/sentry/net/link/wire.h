@@ -27,6 +27,8 @@ class Wire final : public stack::Sockets {
     // A link whose frames go through `socket`. The index. As Interfaces::add_link.
     SysResult<int> add_link(Link link, UniqueFd socket, bool virtio_header);
 
+    // What its links know of their neighbours without having been told.
+    std::vector<Neighbour> learned();
     // A whole frame of a packet socket's, which `sender` is. False: no such link, or no room now.
     bool send_frame(int link, std::span<const uint8_t> bytes, const PacketSocket* sender);
 

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 
+#include "sentry/kernel/kernel.h"
+#include "sentry/kernel/kernel_log.h"
 #include "sentry/net/network.h"
 
 namespace casemate::sentry {
@@ -424,7 +426,7 @@ SysResult<OptionBytes> NetlinkSocket::get_family_option(Task&, int level, int na
     }
 }
 
-SysResult<Ref<Socket>> create_netlink_socket(Ref<Network> network, Task&, int, int type, int protocol) {
+SysResult<Ref<Socket>> create_netlink_socket(Ref<Network> network, Task& task, int, int type, int protocol) {
     if (type != SOCK_RAW && type != SOCK_DGRAM) return Errno(ESOCKTNOSUPPORT);
     switch (protocol) {
         case NETLINK_ROUTE:
@@ -432,6 +434,10 @@ SysResult<Ref<Socket>> create_netlink_socket(Ref<Network> network, Task&, int, i
         case NETLINK_KOBJECT_UEVENT:
         case NETLINK_GENERIC:
             return Ref<Socket>(make_ref<NetlinkSocket>(type, protocol, std::move(network)));
+        case NETLINK_NETFILTER:
+            task.kernel().log().add(
+                "nf_tables and nfnetlink are not there: packets are not filtered or redirected inside a sandbox");
+            return Errno(EPROTONOSUPPORT);
         default:
             return Errno(EPROTONOSUPPORT);
     }

@@ -114,6 +114,7 @@ SysResult<void> answer_route_request(const NetlinkRequest& request, NetlinkReply
 
 SysResult<void> get_links(const NetlinkRequest& base, Interfaces& model, NetlinkReply& reply) {
     auto request = TRY(RouteRequest<ifinfomsg>::read(base, model));
+    base.socket.network().settle_loopback();
     bool brief = TRY(request.attributes.value<uint32_t>(IFLA_EXT_MASK)).value_or(0) & kSkipCounters;
     MessageHead head = request.head();
     if (!base.is_dump()) {

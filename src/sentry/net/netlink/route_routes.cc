@@ -225,10 +225,12 @@ SysResult<void> get_neighbours(const NetlinkRequest& base, Interfaces& model, Ne
     MessageHead head = request.head();
     if (!base.is_dump()) {
         Neighbour wanted = TRY(read_neighbour(request, reply));
-        auto found = model.find_neighbour(wanted.link, wanted.address);
-        if (!found) return Errno(ENOENT);
-        reply.messages.push_back(neighbour_message(head, *found));
-        return {};
+        for (const Neighbour& one : base.socket.network().neighbours()) {
+            if (one.link != wanted.link || one.address != wanted.address) continue;
+            reply.messages.push_back(neighbour_message(head, one));
+            return {};
+        }
+        return Errno(ENOENT);
     }
     const ndmsg& header = request.header;
     int link = 0;
@@ -241,7 +243,7 @@ SysResult<void> get_neighbours(const NetlinkRequest& base, Interfaces& model, Ne
         if (link != 0) reply.dump_flags = NLM_F_DUMP_FILTERED;
     }
     reply.dump = true;
-    for (const Neighbour& one : model.neighbours()) {
+    for (const Neighbour& one : base.socket.network().neighbours()) {
         if (header.ndm_family != AF_UNSPEC && (header.ndm_family == AF_INET) != one.address.is_v4()) continue;
         if (link != 0 && one.link != link) continue;
         reply.messages.push_back(neighbour_message(head, one));

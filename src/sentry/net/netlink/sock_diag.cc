@@ -1,5 +1,6 @@
 // NETLINK_SOCK_DIAG: the sockets of the namespace, as `ss` asks for them.
 #include <linux/inet_diag.h>
+#include <linux/packet_diag.h>
 #include <linux/sock_diag.h>
 #include <linux/unix_diag.h>
 #include <netinet/in.h>
@@ -13,6 +14,7 @@
 #include "sentry/net/netlink/diag_filter.h"
 #include "sentry/net/netlink/netlink_socket.h"
 #include "sentry/net/network.h"
+#include "sentry/net/packet/packet_socket.h"
 #include "sentry/net/unix/unix_socket.h"
 
 namespace casemate::sentry {
@@ -94,6 +96,22 @@ NetlinkMessage inet_message(const NetlinkRequest& request, InetSocket& socket, c
     return message;
 }
 
+NetlinkMessage orphan_message(const NetlinkRequest& request, const Network::Orphan& one, bool v6) {
+    NetlinkMessage message(SOCK_DIAG_BY_FAMILY, 0, request.header.nlmsg_seq, request.socket.port());
+    inet_diag_msg body{};
+    body.idiag_family = v6 ? AF_INET6 : AF_INET;
+    body.idiag_state = static_cast<uint8_t>(one.state);
+    if (one.state == TCP_TIME_WAIT) body.idiag_timer = 3;
+    body.idiag_expires = static_cast<uint32_t>(std::max<int64_t>(one.left_ms, 0));
+    body.id.idiag_sport = htons(one.local.port);
+    body.id.idiag_dport = htons(one.peer.port);
+    put_address(body.id.idiag_src, one.local.address, v6);
+    put_address(body.id.idiag_dst, one.peer.address, v6);
+    put_cookie(body.id.idiag_cookie, ~uint64_t{0});
+    message.put(body);
+    return message;
+}
+
 SysResult<void> answer_inet(const NetlinkRequest& request, NetlinkReply& reply) {
     auto wanted = TRY(read_header<inet_diag_req_v2>(request));
     bool v6 = wanted.sdiag_family == AF_INET6;
@@ -129,7 +147,48 @@ SysResult<void> answer_inet(const NetlinkRequest& request, NetlinkReply& reply) 
         }
         reply.messages.push_back(inet_message(request, socket, status, wanted.idiag_ext));
     });
+    if (wanted.sdiag_protocol == IPPROTO_TCP && reply.dump) {
+        for (const Network::Orphan& one : network.orphans()) {
+            if (one.local.address.is_v4() == v6 || !(wanted.idiag_states & 1u << one.state)) continue;
+            if (wanted.id.idiag_sport != 0 && wanted.id.idiag_sport != htons(one.local.port)) continue;
+            if (wanted.id.idiag_dport != 0 && wanted.id.idiag_dport != htons(one.peer.port)) continue;
+            if (!filter.passes({v6, one.local, one.peer, 0, true})) continue;
+            reply.messages.push_back(orphan_message(request, one, v6));
+        }
+    }
     if (!reply.dump && reply.messages.empty()) return Errno(ENOENT);
+    return {};
+}
+
+SysResult<void> answer_packet(const NetlinkRequest& request, NetlinkReply& reply) {
+    auto wanted = TRY(read_header<packet_diag_req>(request));
+    if (wanted.sdiag_protocol != 0) return Errno(EINVAL);
+    if (!request.is_dump()) return Errno(EOPNOTSUPP);
+    reply.dump = true;
+    for (auto& socket : request.socket.network().taps().sockets()) {
+        PacketSocket::Status status = socket->status();
+        NetlinkMessage message(SOCK_DIAG_BY_FAMILY, 0, request.header.nlmsg_seq, request.socket.port());
+        packet_diag_msg body{};
+        body.pdiag_family = AF_PACKET;
+        body.pdiag_type = static_cast<uint8_t>(socket->type());
+        body.pdiag_num = status.protocol;
+        body.pdiag_ino = static_cast<uint32_t>(socket->inode_number());
+        put_cookie(body.pdiag_cookie, socket->inode_number());
+        message.put(body);
+        if (wanted.pdiag_show & PACKET_SHOW_INFO) {
+            packet_diag_info info{};
+            info.pdi_index = static_cast<uint32_t>(status.link);
+            message.attribute(PACKET_DIAG_INFO, info);
+            message.attribute(PACKET_DIAG_UID, status.uid);
+        }
+        if (wanted.pdiag_show & PACKET_SHOW_MEMINFO) {
+            uint32_t values[SK_MEMINFO_VARS] = {};
+            values[SK_MEMINFO_RMEM_ALLOC] = static_cast<uint32_t>(status.waiting);
+            values[SK_MEMINFO_RCVBUF] = socket->options().receive_buffer;
+            message.attribute(PACKET_DIAG_MEMINFO, values);
+        }
+        reply.messages.push_back(std::move(message));
+    }
     return {};
 }
 
@@ -203,6 +262,8 @@ SysResult<void> answer_diag_request(const NetlinkRequest& request, NetlinkReply&
             return answer_inet(request, reply);
         case AF_UNIX:
             return answer_unix(request, reply);
+        case AF_PACKET:
+            return answer_packet(request, reply);
         default:
             return Errno(wanted.sdiag_family >= AF_MAX ? EINVAL : ENOENT);
     }

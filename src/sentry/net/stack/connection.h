@@ -39,7 +39,7 @@ enum class TcpState : uint8_t {  // as Linux numbers them
 
 // What socket options set. Read without the lock.
 struct Tuning {
-    std::atomic<bool> no_delay{false}, cork{false}, keep_alive{false};
+    std::atomic<bool> no_delay{false}, cork{false}, keep_alive{false}, urgent_inline{false};
     std::atomic<uint32_t> keep_idle{7200}, keep_interval{75}, keep_count{9}, syn_retries{6};  // seconds, seconds
     std::atomic<uint32_t> user_timeout_ms{0}, most_segment{0};                                // 0: none
     std::atomic<uint32_t> send_buffer{0}, receive_buffer{0};                                  // 0: tuned
@@ -80,15 +80,20 @@ class Connection final : public TimerTarget {
         size_t bytes = 0;
         bool would_block = false;
         bool ended = false;
+        bool at_mark = false;  // the next byte is the urgent one: a read ends before it
         int error = 0;
     };
-    Progress send(IoBuffer& from, bool more);
+    // `urgent`: the last byte is (MSG_OOB).
+    Progress send(IoBuffer& from, bool more, bool urgent = false);
     struct Reading {
         bool peek = false, discard = false;
         size_t peeked = 0;
         size_t want = SIZE_MAX;  // of discarding
     };
     Progress receive(IoBuffer& into, Reading& reading);
+    // The urgent byte (MSG_OOB). EINVAL: there is none; EAGAIN: it was announced, but has not come.
+    SysResult<std::byte> receive_urgent(bool peek);
+    bool at_mark();  // SIOCATMARK
     void shutdown_send();
     void shutdown_receive();
     // The application has gone. abort: with a reset.
@@ -144,6 +149,7 @@ class Connection final : public TimerTarget {
     struct Range {
         uint64_t begin, end;
     };
+    enum class Urgent : uint8_t { kNone, kUnread, kRead };
     enum class Phase : uint8_t { kOpen, kRecovery, kLoss };
     enum class Waits : uint8_t { kNothing, kRetransmission, kTailProbe, kWindow };
 
@@ -159,6 +165,10 @@ class Connection final : public TimerTarget {
     void process_payload_locked(TcpSegment& segment, uint64_t position);
     void append_locked(const TcpSegment& segment, Bytes payload);
     Chunk chunk_of(const TcpSegment& segment, Bytes payload);
+    void urgent_received_locked(const TcpSegment& segment, uint64_t position);
+    bool at_mark_locked() const { return urgent_ != Urgent::kNone && urgent_at_ == read_position_; }
+    bool urgent_is_here_locked() const { return urgent_ == Urgent::kUnread && urgent_at_ - read_position_ < unread_; }
+    void take_front_locked(size_t size);
     void fin_received_locked();
     void fin_acknowledged_locked();
     void agree_locked(const Agreement& agreement);
@@ -246,7 +256,8 @@ class Connection final : public TimerTarget {
     // Sending.
     uint32_t initial_send_ = 0;
     uint64_t send_una_ = 0, send_next_ = 0, send_max_ = 0;
-    uint64_t write_end_ = 1;  // behind the last byte that the application has written
+    uint64_t write_end_ = 1;   // behind the last byte that the application has written
+    uint64_t urgent_end_ = 0;  // behind the last byte that was urgent; 0: none ever
     bool fin_queued_ = false;
     bool more_coming_ = false;  // MSG_MORE
     std::deque<Block> blocks_;
@@ -278,6 +289,9 @@ class Connection final : public TimerTarget {
     bool fin_taken_ = false;
     std::deque<Chunk> received_;
     size_t unread_ = 0;
+    uint64_t read_position_ = 1;  // of the first unread byte
+    Urgent urgent_ = Urgent::kNone;
+    uint64_t urgent_at_ = 0;           // the byte's position; at read_position_ or beyond
     std::map<uint64_t, Chunk> early_;  // out of order, disjoint
     size_t early_bytes_ = 0;
     uint64_t last_early_ = 0;  // the range that came last goes first in SACK

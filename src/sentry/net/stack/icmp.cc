@@ -46,12 +46,19 @@ int error_of6(uint8_t code) {
     }
 }
 
+void count_icmp(FamilyCounters& counted, uint8_t type, uint8_t echo, uint8_t reply, uint8_t unreachable) {
+    counted.icmp_in.fetch_add(1, std::memory_order_relaxed);
+    if (type == echo) counted.echos_in.fetch_add(1, std::memory_order_relaxed);
+    if (type == reply) counted.replies_in.fetch_add(1, std::memory_order_relaxed);
+    if (type == unreachable) counted.unreachable_in.fetch_add(1, std::memory_order_relaxed);
+}
+
 }  // namespace
 
 void Stack::icmp_input(Delivery& packet) {
     Bytes icmp = packet.payload;
     if (icmp.size() < 8 || (!packet.checked && checksum(icmp.data(), icmp.size()) != 0)) return;
-    counters_.icmp_in.fetch_add(1, std::memory_order_relaxed);
+    count_icmp(counters_.family[0], icmp[0], kEcho, kEchoReply, kUnreachable);
     InPacket raw{{packet.from, 0},     {packet.to, 0},    kIcmp, packet.hop_limit,
                  packet.traffic_class, packet.link.index, icmp,  packet.header};
     switch (icmp[0]) {
@@ -63,7 +70,7 @@ void Stack::icmp_input(Delivery& packet) {
             store16(reply.data() + 2, checksum(reply.data(), reply.size()));
             OutPacket out{{packet.to, 0}, {packet.from, 0}, kIcmp, 64, packet.traffic_class, packet.link.index};
             out.payload = reply;
-            counters_.icmp_out.fetch_add(1, std::memory_order_relaxed);
+            counters_.family[0].icmp_out.fetch_add(1, std::memory_order_relaxed);
             static_cast<void>(send(out));
             break;
         }
@@ -90,7 +97,7 @@ void Stack::icmp6_input(Delivery& packet) {
     if (icmp.size() < 8) return;
     uint64_t pseudo = pseudo_header(packet.from, packet.to, kIcmp6, icmp.size());
     if (!packet.checked && checksum_fold(checksum_add(pseudo, icmp.data(), icmp.size())) != 0xffff) return;
-    counters_.icmp_in.fetch_add(1, std::memory_order_relaxed);
+    count_icmp(counters_.family[1], icmp[0], kEcho6, kEchoReply6, kUnreachable6);
     InPacket raw{{packet.from, 0},     {packet.to, 0},    kIcmp6, packet.hop_limit,
                  packet.traffic_class, packet.link.index, icmp,   packet.header};
     switch (icmp[0]) {
@@ -103,7 +110,7 @@ void Stack::icmp6_input(Delivery& packet) {
             OutPacket out{{from, 0}, {packet.from, 0}, kIcmp6, 64, packet.traffic_class, packet.link.index};
             out.checksum_at = 2;
             out.payload = reply;
-            counters_.icmp_out.fetch_add(1, std::memory_order_relaxed);
+            counters_.family[1].icmp_out.fetch_add(1, std::memory_order_relaxed);
             static_cast<void>(send(out));
             break;
         }
@@ -236,7 +243,9 @@ void Stack::send_icmp_error(const Delivery& packet, uint8_t type, uint8_t code, 
     else
         out.checksum_at = 2;
     out.payload = message;
-    counters_.icmp_out.fetch_add(1, std::memory_order_relaxed);
+    FamilyCounters& counted = counters_.family[v4 ? 0 : 1];
+    counted.icmp_out.fetch_add(1, std::memory_order_relaxed);
+    if (type == (v4 ? kUnreachable : kUnreachable6)) counted.unreachable_out.fetch_add(1, std::memory_order_relaxed);
     static_cast<void>(send(out));
 }
 

@@ -66,9 +66,9 @@ void Stack::arp_input(Link& link, Bytes packet) {
 }
 
 void Stack::ipv4_input(Link& link, InFrame& frame, size_t at, bool checked, Batch& batch) {
-    counters_.in_packets.fetch_add(1, std::memory_order_relaxed);
+    counters_.family[0].in_packets.fetch_add(1, std::memory_order_relaxed);
     Bytes bytes = frame.bytes().subspan(at);
-    auto bad = [&] { counters_.in_bad_headers.fetch_add(1, std::memory_order_relaxed); };
+    auto bad = [&] { counters_.family[0].in_bad_headers.fetch_add(1, std::memory_order_relaxed); };
     if (bytes.size() < kIpv4Header) return bad();
     const uint8_t* p = bytes.data();
     size_t header = size_t{p[0] & 0xfu} * 4, total = load16(p + 2);
@@ -93,7 +93,7 @@ void Stack::ipv4_input(Link& link, InFrame& frame, size_t at, bool checked, Batc
     }
     packet.for_group |= packet.to.is_multicast() || packet.to.is_broadcast() || batch.group_frame;
     if (!mine && !packet.to.is_multicast() && !packet.to.is_broadcast() && !packet.for_group) {
-        counters_.in_discards.fetch_add(1, std::memory_order_relaxed);
+        counters_.family[0].in_discards.fetch_add(1, std::memory_order_relaxed);
         return;
     }
     packet.protocol = p[9];
@@ -106,9 +106,9 @@ void Stack::ipv4_input(Link& link, InFrame& frame, size_t at, bool checked, Batc
     if ((fragment & 0x3fff) == 0) return deliver(packet, batch);
     Reassembly::Key key{packet.from, packet.to, load16(p + 4), packet.protocol};
     auto whole = reassembly_->add(key, size_t{fragment & 0x1fffu} * 8, fragment & 0x2000, packet.payload, now());
-    if (whole.failed) counters_.reassembly_failed.fetch_add(1, std::memory_order_relaxed);
+    if (whole.failed) counters_.family[0].reassembly_failed.fetch_add(1, std::memory_order_relaxed);
     if (whole.bytes.empty()) return;
-    counters_.reassembled.fetch_add(1, std::memory_order_relaxed);
+    counters_.family[0].reassembled.fetch_add(1, std::memory_order_relaxed);
     InFrame joined;
     joined.buffer = FrameBuffer::create(header + whole.bytes.size());
     if (!joined.buffer) return;
@@ -123,9 +123,9 @@ void Stack::ipv4_input(Link& link, InFrame& frame, size_t at, bool checked, Batc
 }
 
 void Stack::ipv6_input(Link& link, InFrame& frame, size_t at, bool checked, Batch& batch) {
-    counters_.in_packets.fetch_add(1, std::memory_order_relaxed);
+    counters_.family[1].in_packets.fetch_add(1, std::memory_order_relaxed);
     Bytes bytes = frame.bytes().subspan(at);
-    auto bad = [&] { counters_.in_bad_headers.fetch_add(1, std::memory_order_relaxed); };
+    auto bad = [&] { counters_.family[1].in_bad_headers.fetch_add(1, std::memory_order_relaxed); };
     if (bytes.size() < kIpv6Header || bytes[0] >> 4 != 6) return bad();
     const uint8_t* p = bytes.data();
     size_t length = load16(p + 4);
@@ -139,7 +139,7 @@ void Stack::ipv6_input(Link& link, InFrame& frame, size_t at, bool checked, Batc
     packet.for_group = packet.to.is_multicast();
     if (is_local(packet.from)) return;
     if (!packet.for_group && !is_local(packet.to)) {
-        counters_.in_discards.fetch_add(1, std::memory_order_relaxed);
+        counters_.family[1].in_discards.fetch_add(1, std::memory_order_relaxed);
         return;
     }
     packet.traffic_class = static_cast<uint8_t>((p[0] & 0xf) << 4 | p[1] >> 4);
@@ -165,9 +165,9 @@ void Stack::ipv6_input(Link& link, InFrame& frame, size_t at, bool checked, Batc
             if (protocol != kTcp && protocol != kUdp && protocol != kIcmp6) return bad();
             Reassembly::Key key{packet.from, packet.to, load32(extension + 4), protocol};
             auto whole = reassembly_->add(key, fragment & 0xfff8u, fragment & 1, piece, now());
-            if (whole.failed) counters_.reassembly_failed.fetch_add(1, std::memory_order_relaxed);
+            if (whole.failed) counters_.family[1].reassembly_failed.fetch_add(1, std::memory_order_relaxed);
             if (whole.bytes.empty()) return;
-            counters_.reassembled.fetch_add(1, std::memory_order_relaxed);
+            counters_.family[1].reassembled.fetch_add(1, std::memory_order_relaxed);
             InFrame joined;
             joined.buffer = FrameBuffer::create(kIpv6Header + whole.bytes.size());
             if (!joined.buffer) return;
@@ -254,7 +254,7 @@ void Stack::udp_input(Delivery& packet) {
                 packet.link.index,
                 packet.payload.subspan(kUdpHeader, length - kUdpHeader),
                 packet.header};
-    counters_.udp_in.fetch_add(1, std::memory_order_relaxed);
+    counters_.family[v4 ? 0 : 1].udp_in.fetch_add(1, std::memory_order_relaxed);
     bool taken = true;
     if (batched) {
         Bytes rest = up.payload;
@@ -268,7 +268,7 @@ void Stack::udp_input(Delivery& packet) {
         taken = sockets_.udp_input(up);
     }
     if (taken || packet.for_group) return;
-    counters_.udp_no_port.fetch_add(1, std::memory_order_relaxed);
+    counters_.family[v4 ? 0 : 1].udp_no_port.fetch_add(1, std::memory_order_relaxed);
     send_icmp_error(packet, v4 ? 3 : 1, v4 ? 3 : 4, 0);
 }
 

@@ -37,7 +37,7 @@ constexpr uint16_t kDontFragment = 0x4000, kMoreFragments = 0x2000;
 
 SysResult<void> Stack::send_ip(const Egress& egress, const InetAddress& from, const InetAddress& to, uint8_t protocol,
                                uint8_t hop_limit, uint8_t traffic_class, OutFrame& frame) {
-    counters_.out_packets.fetch_add(1, std::memory_order_relaxed);
+    counters_.family[to.is_v4() ? 0 : 1].out_packets.fetch_add(1, std::memory_order_relaxed);
     size_t total = frame.head_size - kEthernetHeader + frame.payload_size;
     if (to.is_v4()) {
         auto id = static_cast<uint16_t>(next_id_.fetch_add(1, std::memory_order_relaxed));
@@ -51,7 +51,7 @@ SysResult<void> Stack::send_ip(const Egress& egress, const InetAddress& from, co
 SysResult<void> Stack::send(const OutPacket& packet) {
     auto found = route(packet.to.address, packet.from.address, packet.link);
     if (!found.ok()) {
-        counters_.out_no_routes.fetch_add(1, std::memory_order_relaxed);
+        counters_.family[packet.to.address.is_v4() ? 0 : 1].out_no_routes.fetch_add(1, std::memory_order_relaxed);
         return found.take_error();
     }
     Egress& egress = *found;
@@ -66,7 +66,7 @@ SysResult<void> Stack::send(const OutPacket& packet) {
     uint64_t pseudo = pseudo_header(egress.source, packet.to.address, packet.protocol, whole);
     bool fits = ip + whole <= mtu;
     if (udp) {
-        counters_.udp_out.fetch_add(1, std::memory_order_relaxed);
+        counters_.family[v4 ? 0 : 1].udp_out.fetch_add(1, std::memory_order_relaxed);
         store16(head, packet.from.port);
         store16(head + 2, packet.to.port);
         store16(head + 4, static_cast<uint32_t>(whole));
@@ -123,7 +123,7 @@ SysResult<void> Stack::send_fragments(const Egress& egress, const OutPacket& pac
         OutFrame frame;
         frame.head_size = kEthernetHeader + ip;
         frame.add(whole.data() + at, part);
-        counters_.out_packets.fetch_add(1, std::memory_order_relaxed);
+        counters_.family[v4 ? 0 : 1].out_packets.fetch_add(1, std::memory_order_relaxed);
         if (v4) {
             auto fragment = static_cast<uint16_t>(at / 8 | (more ? kMoreFragments : 0));
             fill_v4(frame.ip(), egress.source, packet.to.address, packet.protocol, packet.hop_limit,

@@ -12,6 +12,7 @@ struct TcpSegment {
     uint32_t link = 0;
     uint32_t sequence = 0, acknowledged = 0;
     uint16_t window = 0;
+    uint16_t urgent = 0;  // with kUrg: one past the urgent byte, from `sequence` on
     uint8_t flags = 0;
     uint16_t mss = 0;  // 0: not said
     int scale = -1;    // -1: not said

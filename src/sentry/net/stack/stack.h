@@ -122,12 +122,16 @@ struct Tuple {  // a connection's ends
 };
 
 // As Linux numbers them in /proc/net/snmp and netstat; a few that tell something.
-struct Counters {
+struct FamilyCounters {
     std::atomic<uint64_t> in_packets{0}, in_discards{0}, in_bad_headers{0}, out_packets{0}, out_no_routes{0};
     std::atomic<uint64_t> reassembled{0}, reassembly_failed{0};
+    std::atomic<uint64_t> udp_in{0}, udp_no_port{0}, udp_out{0};
+    std::atomic<uint64_t> icmp_in{0}, icmp_out{0}, echos_in{0}, replies_in{0}, unreachable_in{0}, unreachable_out{0};
+};
+struct Counters {
+    FamilyCounters family[2];  // IPv4, IPv6
     std::atomic<uint64_t> tcp_active_opens{0}, tcp_passive_opens{0}, tcp_failed{0}, tcp_resets_in{0}, tcp_resets_out{0};
     std::atomic<uint64_t> tcp_in{0}, tcp_out{0}, tcp_retransmitted{0}, tcp_bad{0}, syn_cookies{0};
-    std::atomic<uint64_t> udp_in{0}, udp_no_port{0}, udp_out{0}, icmp_in{0}, icmp_out{0};
 };
 
 class Stack final : public RefCounted {

@@ -17,6 +17,7 @@ constexpr Nanoseconds kLeastInterval = 1'000'000;
 
 void Tuning::copy_from(const Tuning& other) {
     no_delay = other.no_delay.load();
+    urgent_inline = other.urgent_inline.load();
     cork = other.cork.load();
     keep_alive = other.keep_alive.load();
     keep_idle = other.keep_idle.load();
@@ -38,7 +39,7 @@ size_t Connection::send_limit_locked() const {
 
 size_t Connection::receive_free_locked() const { return receive_buffer_ > unread_ ? receive_buffer_ - unread_ : 0; }
 
-Connection::Progress Connection::send(IoBuffer& from, bool more) {
+Connection::Progress Connection::send(IoBuffer& from, bool more, bool urgent) {
     size_t room;
     {
         Locked locked(*this);
@@ -60,6 +61,7 @@ Connection::Progress Connection::send(IoBuffer& from, bool more) {
             last.size += static_cast<uint32_t>(*copied);
             write_end_ += *copied;
             more_coming_ = more;
+            if (urgent && from.remaining() == 0) urgent_end_ = write_end_;
             output_locked();
             return {.bytes = *copied};
         }
@@ -82,6 +84,7 @@ Connection::Progress Connection::send(IoBuffer& from, bool more) {
     write_end_ += block.size;
     blocks_.push_back(std::move(block));
     more_coming_ = more || from.remaining() > 0;
+    if (urgent && from.remaining() == 0) urgent_end_ = write_end_;
     output_locked();
     return {.bytes = *copied};
 }
@@ -91,10 +94,24 @@ Connection::Progress Connection::receive(IoBuffer& into, Reading& reading) {
     constexpr size_t kAtOnce = 16;
     Chunk taken[kAtOnce];
     size_t count = 0, total = 0;
+    bool up_to_mark = false;
     size_t want = reading.discard ? reading.want : into.remaining();
     {
         Locked locked(*this);
         size_t skip = reading.peek ? reading.peeked : 0;
+        if (urgent_ != Urgent::kNone && unread_ > 0) {
+            size_t ahead = static_cast<size_t>(urgent_at_ - read_position_);
+            if (ahead > skip) {
+                want = std::min(want, ahead - skip);
+                up_to_mark = true;
+            } else if (!tuning.urgent_inline) {
+                // At the mark: what is beside the stream is stepped over.
+                if (reading.peek)
+                    skip++;
+                else
+                    take_front_locked(1);
+            }
+        }
         if (unread_ <= skip) {
             bool over = fin_taken_ || receive_shut_ || state() == TcpState::kClosed;
             if (unread_ == 0 && !(fin_taken_ && !receive_shut_))
@@ -133,23 +150,49 @@ Connection::Progress Connection::receive(IoBuffer& into, Reading& reading) {
     if (moved == 0) return {.error = error != 0 ? error : EFAULT};
     if (reading.peek) {
         reading.peeked += moved;
-        return {.bytes = moved};
+        return {.bytes = moved, .at_mark = up_to_mark && moved == want};
     }
     for (size_t i = 0; i < count; i++) taken[i].buffer.reset();
     Locked locked(*this);
-    size_t left = std::min(moved, unread_);
-    unread_ -= left;
-    read_since_ += left;
-    while (left > 0) {
+    take_front_locked(std::min(moved, unread_));
+    maybe_update_window_locked();
+    return {.bytes = moved, .at_mark = up_to_mark && at_mark_locked()};
+}
+
+void Connection::take_front_locked(size_t size) {
+    unread_ -= size;
+    read_since_ += size;
+    read_position_ += size;
+    if (urgent_ != Urgent::kNone && read_position_ > urgent_at_) urgent_ = Urgent::kNone;
+    while (size > 0) {
         Chunk& first = received_.front();
-        size_t part = std::min<size_t>(left, first.size);
+        size_t part = std::min<size_t>(size, first.size);
         first.offset += static_cast<uint32_t>(part);
         first.size -= static_cast<uint32_t>(part);
-        left -= part;
+        size -= part;
         if (first.size == 0) received_.pop_front();
     }
-    maybe_update_window_locked();
-    return {.bytes = moved};
+}
+
+SysResult<std::byte> Connection::receive_urgent(bool peek) {
+    Locked locked(*this);
+    if (urgent_ != Urgent::kUnread || tuning.urgent_inline) return Errno(EINVAL);
+    if (!urgent_is_here_locked()) return Errno(EAGAIN);
+    size_t ahead = static_cast<size_t>(urgent_at_ - read_position_);
+    for (const Chunk& chunk : received_) {
+        if (ahead >= chunk.size) {
+            ahead -= chunk.size;
+            continue;
+        }
+        if (!peek) urgent_ = Urgent::kRead;
+        return static_cast<std::byte>(chunk.buffer->data()[chunk.offset + ahead]);
+    }
+    return Errno(EAGAIN);
+}
+
+bool Connection::at_mark() {
+    Locked locked(*this);
+    return at_mark_locked();
 }
 
 // After the application has taken something: a larger buffer for whoever keeps up, and word to a sender that waits.

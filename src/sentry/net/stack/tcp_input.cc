@@ -27,6 +27,7 @@ bool TcpSegment::parse(Bytes tcp) {
     acknowledged = load32(p + 8);
     flags = p[13] & 0x3f;
     window = load16(p + 14);
+    urgent = load16(p + 18);
     payload = tcp.subspan(header);
     for (size_t at = kTcpHeader; at < header;) {
         uint8_t kind = p[at];
@@ -384,6 +385,7 @@ void Connection::input_locked(TcpSegment& segment) {
     keep_probes_ = 0;
     if (!signed_less(ack, send_una_)) process_ack_locked(segment, ack);
     if (state() == TcpState::kClosed) return;
+    if ((segment.flags & (kUrg | kSyn)) == kUrg) urgent_received_locked(segment, position);
     if (!segment.payload.empty() && !(segment.flags & kSyn)) process_payload_locked(segment, position);
     if (state() == TcpState::kClosed) return;
     if ((segment.flags & kFin) && fin_at_ == 0 && end - 1 <= receive_edge_ && end - 1 >= receive_next_)
@@ -649,6 +651,20 @@ void Connection::process_payload_locked(TcpSegment& segment, uint64_t position) 
         payload = payload.subspan(known);
         ++next;
     }
+}
+
+// As Linux takes the pointer: one past the byte. Only the newest counts; one that was not read is data like any other.
+void Connection::urgent_received_locked(const TcpSegment& segment, uint64_t position) {
+    TcpState now_state = state();
+    if (now_state != TcpState::kEstablished && now_state != TcpState::kFinWait1 && now_state != TcpState::kFinWait2)
+        return;
+    uint64_t at = position + (segment.urgent > 0 ? segment.urgent - 1u : 0);
+    if (static_cast<int64_t>(at - receive_next_) < 0 || orphan_) return;
+    if (urgent_ != Urgent::kNone && at <= urgent_at_) return;
+    if (at_mark_locked() && unread_ > 0 && !tuning.urgent_inline) take_front_locked(1);
+    urgent_ = Urgent::kUnread;
+    urgent_at_ = at;
+    wake_ |= EPOLLPRI;
 }
 
 void Connection::fin_received_locked() {

@@ -145,9 +145,11 @@ bool Connection::send_segment_locked(uint64_t position, size_t data, uint8_t fla
     store32(tcp + 4, send_sequence(position));
     store32(tcp + 8, flags & kAck ? initial_receive_ + static_cast<uint32_t>(receive_next_) : 0);
     tcp[12] = static_cast<uint8_t>((kTcpHeader + options) / 4 << 4);
-    tcp[13] = flags;
+    uint64_t ahead = urgent_end_ > position ? urgent_end_ - position : 0;
+    bool urgent = ahead != 0 && ahead <= 0xffff && !(flags & (kSyn | kRst));
+    tcp[13] = urgent ? flags | kUrg : flags;
     store16(tcp + 14, window_locked(flags & kSyn));
-    store16(tcp + 18, 0);
+    store16(tcp + 18, urgent ? static_cast<uint32_t>(ahead) : 0);
     frame.head_size = kEthernetHeader + ip + kTcpHeader + options;
     if (data > 0) {
         auto block = block_at_locked(position);
@@ -204,6 +206,8 @@ size_t Connection::gatherable_locked(uint64_t position, size_t data) const {
 // Data (and the FIN, if the range covers it) that may have been sent before. `size` is cut if it is too much for a
 // frame.
 bool Connection::transmit_locked(uint64_t position, uint64_t& size, uint8_t flags) {
+    // The host would cut it and repeat the pointer as it is.
+    if (urgent_end_ > position) size = std::min<uint64_t>(size, segment_size_);
     uint64_t end = position + size;
     auto wanted = static_cast<size_t>(std::min(end, write_end_) - std::min(position, write_end_));
     size_t data = gatherable_locked(position, wanted);
@@ -258,7 +262,9 @@ bool Connection::send_new_data_locked() {
                 }
             } else if (!fin_queued_) {
                 // The last, short piece: Nagle, cork.
-                if ((tuning.cork || more_coming_) && write_end_ - send_next_ < segment_size_) {
+                if (urgent_end_ > send_una_) {
+                    // Goes at once.
+                } else if ((tuning.cork || more_coming_) && write_end_ - send_next_ < segment_size_) {
                     if (retry_at_ == 0) retry_at_ = stack_->now() + kCorkPatience;
                     if (retry_at_ > stack_->now()) break;
                     retry_at_ = 0;

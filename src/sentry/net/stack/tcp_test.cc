@@ -319,6 +319,88 @@ TEST(StackTcp, PeekAndDiscard) {
     EXPECT_EQ(read_all(*pair.server), "cdef");
 }
 
+// Up to `size` bytes by one read.
+std::string read_once(Connection& connection, size_t size = 100) {
+    std::string text(size, 0);
+    IoBuffer buffer = IoBuffer::kernel(text.data(), text.size());
+    Connection::Reading reading;
+    text.resize(connection.receive(buffer, reading).bytes);
+    return text;
+}
+void write_urgent(Connection& connection, std::string text) {
+    IoBuffer buffer = IoBuffer::kernel(text.data(), text.size());
+    EXPECT_EQ(connection.send(buffer, false, true).bytes, text.size());
+}
+
+TEST(StackTcp, UrgentByteBesideTheStream) {
+    FakeNetwork network;
+    Pair pair(network);
+    EXPECT_EQ(pair.server->receive_urgent(false).error().value, EINVAL);
+    write_all(*pair.client, "abc");
+    write_urgent(*pair.client, "de!");
+    write_all(*pair.client, "fgh");
+    network.run_for(kSecond);
+    EXPECT_TRUE(pair.server->poll_events() & EPOLLPRI);
+    EXPECT_FALSE(pair.server->at_mark());
+    // A read ends at the mark; the byte itself is stepped over.
+    EXPECT_EQ(read_once(*pair.server), "abcde");
+    EXPECT_TRUE(pair.server->at_mark());
+    EXPECT_EQ(static_cast<char>(MUST(pair.server->receive_urgent(true))), '!');
+    EXPECT_EQ(static_cast<char>(MUST(pair.server->receive_urgent(false))), '!');
+    EXPECT_EQ(pair.server->receive_urgent(false).error().value, EINVAL);
+    EXPECT_FALSE(pair.server->poll_events() & EPOLLPRI);
+    EXPECT_EQ(read_once(*pair.server), "fgh");
+    EXPECT_FALSE(pair.server->at_mark());
+}
+
+TEST(StackTcp, UrgentByteInTheStream) {
+    FakeNetwork network;
+    Pair pair(network);
+    pair.server->tuning.urgent_inline = true;
+    write_urgent(*pair.client, "abc!");
+    write_all(*pair.client, "def");
+    network.run_for(kSecond);
+    EXPECT_EQ(pair.server->receive_urgent(false).error().value, EINVAL);
+    EXPECT_EQ(read_once(*pair.server), "abc");
+    EXPECT_TRUE(pair.server->at_mark());
+    EXPECT_EQ(read_once(*pair.server), "!def");
+}
+
+TEST(StackTcp, UrgentByteAloneIsNothingToRead) {
+    FakeNetwork network;
+    Pair pair(network);
+    write_urgent(*pair.client, "!");
+    network.run_for(kSecond);
+    EXPECT_TRUE(pair.server->poll_events() & EPOLLPRI);
+    EXPECT_FALSE(pair.server->poll_events() & EPOLLIN);
+    EXPECT_EQ(static_cast<char>(MUST(pair.server->receive_urgent(false))), '!');
+    // A second one takes the first one's place.
+    write_urgent(*pair.client, "a?");
+    network.run_for(kSecond);
+    EXPECT_EQ(static_cast<char>(MUST(pair.server->receive_urgent(false))), '?');
+    EXPECT_EQ(read_once(*pair.server), "a");
+}
+
+TEST(StackTcp, UrgentBytesUnderLoss) {
+    FakeNetwork network;
+    network.loss = 0.1;
+    Pair pair(network);
+    pair.server->tuning.urgent_inline = true;
+    std::string sent, got;
+    for (int i = 0; i < 200; i++) {
+        std::string text(static_cast<size_t>(i * 37 % 3000 + 1), static_cast<char>('a' + i % 26));
+        write_urgent(*pair.client, text);
+        sent += text;
+        network.run(
+            [&] {
+                got += read_once(*pair.server, 5000);
+                return got.size() == sent.size();
+            },
+            600 * kSecond);
+    }
+    EXPECT_EQ(got, sent);
+}
+
 TEST(StackTcp, NagleHoldsBackAndNoDelayDoesNot) {
     FakeNetwork network;
     Pair pair(network);

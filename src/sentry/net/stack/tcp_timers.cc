@@ -116,7 +116,10 @@ void Connection::settle_locked() {
     uint32_t now_ready = 0;
     bool receive_over = fin_taken_ || receive_shut_ || closed, send_over = fin_queued_ || closed;
     if (!opening) {
-        if (unread_ > 0 || receive_over) now_ready |= EPOLLIN | EPOLLRDNORM;
+        if (urgent_is_here_locked()) now_ready |= EPOLLPRI;
+        // An urgent byte alone is nothing to be read.
+        bool beside = at_mark_locked() && !tuning.urgent_inline;
+        if (unread_ > (beside ? 1u : 0u) || receive_over) now_ready |= EPOLLIN | EPOLLRDNORM;
         if (receive_over) now_ready |= EPOLLRDHUP;
         size_t limit = send_limit_locked(), used = static_cast<size_t>(write_end_ - std::max<uint64_t>(send_una_, 1));
         if (send_over || used <= limit - limit / 3) now_ready |= EPOLLOUT | EPOLLWRNORM;
