@@ -72,6 +72,7 @@ Result<void> run(int argc, char** argv) {
     auto platform = TRY(seccomp::SeccompPlatform::create(memory->fd()));
     KernelOptions options;
     options.cpus = arguments.cpus != 0 ? arguments.cpus : host_cpus();
+    platform->set_cpus(options.cpus);
     options.memory_limit = arguments.memory;
     auto poller = HostPoller::create();
     if (!poller.ok()) return sys_error("make the poller of standard streams", poller.error().value);

@@ -59,6 +59,7 @@ host::SeccompFilter sentry_filter() {
     filter.add_rule(SYS_clone3, {}, SECCOMP_RET_ERRNO | ENOSYS);
     filter.allow({SYS_exit, SYS_exit_group, SYS_set_robust_list, SYS_rseq, SYS_sched_yield, SYS_futex, SYS_gettid,
                   SYS_getpid, SYS_rt_sigprocmask, SYS_rt_sigaction, SYS_rt_sigreturn, SYS_sched_getaffinity});
+    filter.allow_if(SYS_sched_setaffinity, {ArgCheck::equal32(0, 0)});  // the calling thread
     filter.allow_if(SYS_prctl, {ArgCheck::equal32(0, PR_SET_NAME)});
     // Its stubs.
     filter.allow({SYS_pidfd_open, SYS_pidfd_getfd, SYS_waitid});
@@ -67,8 +68,7 @@ host::SeccompFilter sentry_filter() {
     filter.allow_if(SYS_tgkill, {ArgCheck::equal32(2, SIGURG)});
     filter.allow_if(SYS_tgkill, {ArgCheck::equal32(2, SIGABRT)});
     // Time and chance.
-    filter.allow({SYS_clock_gettime, SYS_clock_nanosleep, SYS_clock_getres, SYS_getrandom, SYS_restart_syscall,
-                  SYS_clock_adjtime});
+    filter.allow({SYS_clock_gettime, SYS_clock_nanosleep, SYS_getrandom, SYS_restart_syscall, SYS_clock_adjtime});
     // The C library asks for files now and then (how many CPUs there are); it copes with there being none.
     filter.add_rule(SYS_openat, {}, SECCOMP_RET_ERRNO | ENOENT);
     // The file server's bell: never carried out.

@@ -59,7 +59,8 @@ void ParkedCall::kick() {
     set_state(State::kKicked);
 }
 
-WakeBatch::WakeBatch(Task& task) : task_(task) { batch_of_thread = this; }
+WakeBatch::WakeBatch(Task& task) : task_(&task) { batch_of_thread = this; }
+WakeBatch::WakeBatch() : task_(nullptr) { batch_of_thread = this; }
 
 WakeBatch::~WakeBatch() {
     run(WakeOn::kThisCpu);
@@ -68,7 +69,9 @@ WakeBatch::~WakeBatch() {
 
 WakeBatch* WakeBatch::current() { return batch_of_thread; }
 
-Task* WakeBatch::task_of_thread() { return batch_of_thread != nullptr ? &batch_of_thread->task_ : nullptr; }
+bool WakeBatch::serves_other_than(const Task& task) {
+    return batch_of_thread != nullptr && batch_of_thread->task_ != &task;
+}
 
 bool WakeBatch::run(WakeOn where) {
     if (ready_.empty() || running_) return false;

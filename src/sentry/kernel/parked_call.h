@@ -96,6 +96,8 @@ class ParkedCall {
 class WakeBatch {
   public:
     explicit WakeBatch(Task& task);
+    // For a thread that serves no task of its own, but answers calls of all (quick_calls.cc).
+    WakeBatch();
     ~WakeBatch();
     // Before the calling thread waits for anything.
     static void flush() {
@@ -103,8 +105,8 @@ class WakeBatch {
     }
     // The calling thread's; null if it serves no task.
     static WakeBatch* current();
-    // The task that the calling thread serves, or null.
-    static Task* task_of_thread();
+    // Whether the calling thread, which serves tasks, serves another one than this as its own.
+    static bool serves_other_than(const Task& task);
 
     void add(Task& task) { ready_.emplace_back(&task); }
     bool empty() const { return ready_.empty(); }
@@ -112,7 +114,7 @@ class WakeBatch {
     bool run(WakeOn where);
 
   private:
-    Task& task_;
+    Task* const task_;
     bool running_ = false;
     std::vector<Ref<Task>> ready_;
 };

@@ -14,6 +14,7 @@ namespace casemate::sentry {
 Task::Task(Kernel& kernel, Ref<Process> process)
     : kernel_(kernel), process_(std::move(process)), parts_(std::make_unique<Parts>()) {
     parts_->parked_call.set_task(*this);
+    parts_->quick_calls.set_task(*this);
 }
 
 Task::~Task() = default;

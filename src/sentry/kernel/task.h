@@ -153,7 +153,7 @@ class Task final : public RefCounted {
     void cancel_park();
     // A relative time-out does not start again when a parked call is made again.
     Deadline deadline_of_call(Deadline fresh) const;
-    // The calling thread makes a parked call of this task again and serves another one: it may not sleep.
+    // The calling thread makes a call of this task, but is not its own: it may not sleep.
     bool borrowed() const;
 
     // Sleeps until woken by `notified`, a signal (kRestartSys) or the deadline (ETIMEDOUT).

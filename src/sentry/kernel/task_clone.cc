@@ -212,6 +212,7 @@ SysResult<int64_t> TaskBuilder::clone(Task& parent, const CloneRequest& request)
         parent_held = fork.parent_held;
     }
     child->app_ = TRY(new_application(parent, child->memory(), request));
+    child->app_->set_quick_calls(&child->parts().quick_calls);
     child->files_ = (flags & CLONE_FILES) != 0 ? parent.files_ : parent.files_->clone();
     child->fs_ = (flags & CLONE_FS) != 0 ? parent.fs_ : parent.fs_->clone();
     child->credentials_ = parent.credentials_;

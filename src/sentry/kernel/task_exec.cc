@@ -71,6 +71,7 @@ SysResult<void> TaskRunner::take_program(Task& task, LoadedProgram program) {
         std::lock_guard lock(task.mutex_);
         old_app = std::move(task.app_);
         task.app_ = std::move(app);
+        task.app_->set_quick_calls(&task.parts().quick_calls);
         std::swap(task.memory_, old_memory);
         std::swap(task.credentials_, credentials);
         task.name_ = program.name.substr(0, 15);

@@ -60,10 +60,7 @@ void Task::cancel_park() {
     parts_->sleeping.store(false, std::memory_order_relaxed);
 }
 
-bool Task::borrowed() const {
-    Task* own = WakeBatch::task_of_thread();
-    return own != nullptr && own != this;
-}
+bool Task::borrowed() const { return WakeBatch::serves_other_than(*this); }
 
 // Owner: makes the call once more, or takes the result that came for it.
 TaskRunner::Next TaskRunner::again(Task& task, bool may_park) {

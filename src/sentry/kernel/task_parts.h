@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "sentry/kernel/parked_call.h"
+#include "sentry/kernel/quick_calls.h"
 #include "sentry/kernel/signals.h"
 #include "sentry/kernel/syscall_filter.h"
 #include "sentry/kernel/task.h"
@@ -69,6 +70,8 @@ struct Task::Parts {
     uint8_t waits_after_waking = 2;
     // Of the last fault, for the signal frame.
     uint64_t fault_trap = 0, fault_error = 0, fault_address = 0;
+
+    TaskQuickCalls quick_calls;  // of the application's present thread
 
     // --- Who owns the parked call (parked_call.h) ---
     ParkedCall parked_call;

@@ -31,6 +31,10 @@ class TaskRunner {
     // A stop of a traced task at an event (PTRACE_EVENT_*), with its registers at hand.
     static void stop_for_event(Task& task, int event, uint64_t message);
 
+    // The result of a call that can be made at once by a thread that is not the task's, while the application waits for
+    // it outside of the kernel; nothing, and nothing done, if it cannot (quick_calls.cc).
+    static std::optional<QuickAnswer> answer_now(Task& task, const SyscallStop& call);
+
     // exit(2) and exit_group(2): takes effect when the syscall returns to the loop.
     static void request_exit(Task& task, int wait_status);
     // Takes the application out of its code once, unnoticed: blocking calls go on. From any thread.

@@ -23,6 +23,7 @@ AddressSpace::~AddressSpace() {
         if (vma.object) vma.object->remove_mapping(*this);
         if (vma.backing == Backing::kMemory) state_->memory_.free({vma.memory_offset, vma.size()});
     }
+    for (const State::PatchedPage& page : state_->patched_) state_->memory_.free(page.copy);
     // Last: the ranges that were borrowed.
     state_->held_parent_.reset();
 }
@@ -169,6 +170,7 @@ SysResult<void> AddressSpace::protect(GuestAddr address, uint64_t size, int prot
     for (size_t i = state_->find_index(address); i < state_->vmas_.size() && state_->vmas_[i].start < end; i++)
         if (protection & ~state_->vmas_[i].max_protection) return Errno(EACCES);
 
+    TRY(state_->unpatch(address, end, changes, true));
     // An anonymous reservation that gets its first access takes one range for all of it, so that pieces opened later
     // (malloc's arenas, Go's heap) continue each other in the memory file.
     size_t first = state_->find_index(address);
@@ -256,6 +258,10 @@ SysResult<GuestAddr> AddressSpace::remap(GuestAddr old_address, uint64_t old_siz
                 state_->vmas_[i + 1].protection != state_->vmas_[i].protection)
                 return Errno(EFAULT);
     }
+    for (size_t i = state_->find_index(old_address);
+         i < state_->vmas_.size() && state_->vmas_[i].start < old_address + had; i++)
+        if (state_->vmas_[i].thunks) return Errno(EFAULT);
+    TRY(state_->unpatch(old_address, old_address + had, changes, true));
     bool moves = (flags & MREMAP_FIXED) || had == 0;
     if (!moves && size <= had) {
         if (size < had) state_->remove(old_address + size, old_address + had, changes);

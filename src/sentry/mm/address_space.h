@@ -101,6 +101,10 @@ class AddressSpace : public RefCounted {
     // An application fault. nullopt: resolved, run on. Else the signal to deliver.
     std::optional<FaultSignal> handle_fault(const FaultStop& fault);
 
+    // Many calls came from one place: makes that faster, if the platform can and the code there is nobody's to change.
+    // The application sees it only if it reads its own code (address_space_sites.cc).
+    void patch_call_site(const SyscallStop& call);
+
     // Copies; EFAULT unless everything could be copied. Hostile addresses are fine.
     SysResult<void> copy_in(GuestAddr from, void* into, size_t size);
     SysResult<void> copy_out(GuestAddr into, const void* from, size_t size);

@@ -47,6 +47,7 @@ std::optional<FaultSignal> AddressSpace::handle_fault(const FaultStop& fault) {
         s.map_memory(*vma, changes, false);
     } else if (vma->object) {
         uint64_t rest = std::min<uint64_t>(vma->end - page, kHugePage);
+        (void)s.unpatch(page, page + rest, changes, false);
         if (!s.map_object(*vma, page, page + rest, changes).ok()) return FaultSignal{SIGBUS, BUS_ADRERR};
     }
     if (!s.commit(changes).ok()) return FaultSignal{SIGBUS, BUS_ADRERR};
@@ -62,6 +63,8 @@ void AddressSpace::invalidate(Mappable& object, uint64_t offset, uint64_t size) 
         uint64_t vma_end = vma.object_offset + vma.size();
         uint64_t from = std::max(offset, vma.object_offset), to = std::min(end, vma_end);
         if (from >= to) continue;
+        (void)state_->unpatch(vma.start + (page_down(from) - vma.object_offset),
+                              vma.start + (page_up(to) - vma.object_offset), changes, false);
         changes.orders.push_back({.kind = MapOrder::Kind::kUnmap,
                                   .address = vma.start + (page_down(from) - vma.object_offset),
                                   .size = page_up(to) - page_down(from)});

@@ -11,7 +11,7 @@ bool joins(const Vma& a, const Vma& b) {
     return a.end == b.start && a.backing == b.backing && a.protection == b.protection && !a.object && !b.object &&
            a.shared == b.shared && a.name == b.name && a.locked == b.locked && a.dont_fork == b.dont_fork &&
            a.wipe_on_fork == b.wipe_on_fork && a.max_protection == b.max_protection && a.grows_down == b.grows_down &&
-           a.stack == b.stack &&
+           a.stack == b.stack && !a.thunks && !b.thunks &&
            (a.backing == Backing::kReserved ||
             (a.backing == Backing::kMemory && a.memory_offset + a.size() == b.memory_offset));
 }
@@ -97,6 +97,11 @@ void AddressSpace::State::remove(GuestAddr start, GuestAddr end, Changes& change
     cut(end);
     size_t first = find_index(start), last = first;
     bool mapped = false;
+    if (!patched_.empty()) {
+        (void)unpatch(start, end, changes, false);  // unmapping does not fail
+        for (size_t i = first; i < vmas_.size() && vmas_[i].start < end; ++i)
+            if (vmas_[i].thunks) drop_thunks(vmas_[i], changes);
+    }
     while (last < vmas_.size() && vmas_[last].start < end) {
         Vma& vma = vmas_[last++];
         if (vma.backing != Backing::kReserved) mapped = true;

@@ -46,6 +46,12 @@ class AddressSpace::State {
     Ref<AddressSpace> held_parent_;
     uint64_t last_fault_ = 0;
     int repeated_faults_ = 0;
+    // Pages of kFile Vmas that the host process has a patched copy of instead, and the ranges of those.
+    struct PatchedPage {
+        GuestAddr address;
+        FileRange copy;
+    };
+    std::vector<PatchedPage> patched_;
     // Orders that the host process has not seen yet: all while batching_, else those of [deferred_start_,
     // deferred_end_), where nothing is mapped in it.
     bool batching_ = false;
@@ -103,6 +109,13 @@ class AddressSpace::State {
     SysResult<void> back_unbacked(GuestAddr address, uint64_t size);
     // Makes one of anonymous neighbours that continue each other, around [start, end).
     void join_neighbours(GuestAddr start, GuestAddr end);
+
+    // address_space_sites.cc. The patched pages of [start, end) are forgotten; `restore`: the object's own are mapped
+    // again, else the caller's orders replace them.
+    SysResult<void> unpatch(GuestAddr start, GuestAddr end, Changes& changes, bool restore);
+    // A Vma of thunks goes: nothing may jump there any more.
+    void drop_thunks(const Vma& vma, Changes& changes);
+    Vma* find_thunks(GuestAddr near, bool make_new, Changes& changes);
 
     SysResult<void> commit(Changes& changes);
     SysResult<void> flush_batch();

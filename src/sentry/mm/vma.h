@@ -34,6 +34,7 @@ struct Vma {
     bool dont_fork = false;
     bool wipe_on_fork = false;
     bool grows_down = false;
+    bool thunks = false;         // ours: where patched call sites jump to (address_space_sites.cc)
     bool stack = false;          // anonymous, of which mostly little is used: backed in pieces, when touched
     uint64_t memory_offset = 0;  // kMemory: of `start` in the memory file; kBorrowed: the parent's
     Ref<Mappable> object;        // null: anonymous

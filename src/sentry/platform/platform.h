@@ -38,6 +38,8 @@ struct SyscallStop {
     uint64_t nr = 0;
     uint64_t args[6] = {};
     uint64_t ip = 0;  // behind the syscall instruction
+    // So many calls came from this place that HostAddressSpace::patch_call_site() may be worth it; said once.
+    bool often = false;
 };
 
 struct FaultStop {
@@ -53,6 +55,23 @@ struct Stop {
     bool has_registers = false;  // AppThread::registers() and fp_state() are valid and may be changed
     SyscallStop syscall;
     FaultStop fault;
+};
+
+// Answers some calls of one application thread at once, on a thread of the platform's, instead of a Stop. It is asked
+// only while the application runs as far as the thread's driver knows, and the next Stop comes after it is done.
+struct QuickAnswer {
+    int64_t result = 0;     // a value or -errno
+    bool and_stop = false;  // the application is to be stopped before its next instruction, as by interrupt()
+};
+class QuickCalls {
+  public:
+    // Nothing, and nothing done: it is to come as a Stop. May not wait for anything.
+    virtual std::optional<QuickAnswer> answer_now(const SyscallStop& call) = 0;
+    // The application has the result.
+    virtual void answered() = 0;
+
+  protected:
+    ~QuickCalls() = default;
 };
 
 // Where an application thread that is answered goes on.
@@ -94,6 +113,9 @@ class AppThread {
     // Makes the present run, or the next one, end soon with kInterrupted. Spurious interrupts are allowed.
     virtual void interrupt() = 0;
 
+    // From here on it is asked, where the platform can; null: nobody is. While the application is stopped.
+    virtual void set_quick_calls(QuickCalls* calls) { (void)calls; }
+
     // The host cpu this thread last ran on is not told; the host's thread id is, for statistics only.
     virtual int host_thread_id() const = 0;
 };
@@ -113,6 +135,20 @@ struct MapOrder {
     static constexpr int kMemoryFile = -2;
 };
 
+// What patching a call site changes: our copies of the page with the site, which replaces the present one when it is
+// patched, and of a page that is executable for the application, less than 2 GiB away from it.
+struct SitePatch {
+    uint64_t page_address = 0;
+    std::span<std::byte> page;
+    uint64_t thunks_address = 0;
+    std::span<std::byte> thunks;
+};
+enum class PatchOutcome {
+    kDone,
+    kUnknown,  // no site that can be patched
+    kFull,     // not with this page of thunks, or with none
+};
+
 // The host side of one guest address space.
 class HostAddressSpace {
   public:
@@ -128,6 +164,15 @@ class HostAddressSpace {
     // copies). Bytes copied, which may be short at a hole; EFAULT if none.
     virtual SysResult<size_t> read_memory(uint64_t address, std::span<std::byte> into) = 0;
     virtual SysResult<size_t> write_memory(uint64_t address, std::span<const std::byte> from) = 0;
+
+    // Makes a place that calls come from often hand them over faster; nothing is written unless kDone. Applications run
+    // meanwhile.
+    virtual PatchOutcome patch_call_site(const SyscallStop& call, const SitePatch& patch) {
+        (void)call, (void)patch;
+        return PatchOutcome::kUnknown;
+    }
+    // No site jumps to these thunks any more.
+    virtual void forget_thunks(uint64_t thunks_address) { (void)thunks_address; }
 
     // Kills the host process at once (all threads stop with kDead). For tampering and for exit of a stuck space.
     virtual void kill() = 0;

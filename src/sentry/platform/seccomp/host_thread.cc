@@ -11,6 +11,7 @@ namespace casemate::sentry::seccomp {
 namespace {
 
 constexpr int kSysSeccomp = 1;  // si_code of a SIGSYS that a filter raised
+constexpr uint64_t kSyscallSize = 2;
 
 // The host would take these for orders to itself: restart the call. No Linux syscall returns them to user code.
 int64_t clean_result(int64_t result) { return result <= -512 && result >= -516 ? -EINTR : result; }
@@ -18,13 +19,18 @@ int64_t clean_result(int64_t result) { return result <= -512 && result >= -516 ?
 }  // namespace
 
 HostThread::HostThread(Listener listener, int pidfd, pid_t process, const FrameLayout& layout, std::byte* area,
-                       uint64_t stub_area)
+                       uint64_t stub_area, CallPoller& poller, CallSites& sites)
     : listener_(std::move(listener)),
       layout_(layout),
       area_(area),
       stub_area_(stub_area),
       pidfd_(pidfd),
-      process_(process) {}
+      process_(process),
+      slot_(*reinterpret_cast<CallSlot*>(area + STUB_AREA_HEADER + STUB_SLOT)),
+      poller_(poller),
+      sites_(sites) {}
+
+HostThread::~HostThread() { poller_.forget(*this); }
 
 bool HostThread::start() {
     seccomp_notif notification;
@@ -51,6 +57,9 @@ bool HostThread::renew() {
 }
 
 void HostThread::clear() {
+    slot_.state.store(0, std::memory_order_relaxed);
+    counts_ = {};
+    rhythm_ = {};
     registers_ = Registers{};
     layout_.reset_fp(fp_image());
     fp_is_here_ = true;
@@ -76,6 +85,7 @@ void HostThread::interrupt() const {
 }
 
 void HostThread::send(int64_t answer) {
+    release();
     if (state_ == State::kDead || !listener_.answer(notification_, answer)) [[unlikely]] {
         unanswerable_.store(true, std::memory_order_relaxed);
     }
@@ -88,13 +98,119 @@ Stop HostThread::wait(std::optional<int64_t> deadline) {
         stop.reason = StopReason::kTimeout;
         return stop;
     }
-    if (state_ == State::kDead || unanswerable_.load(std::memory_order_relaxed) || !listener_.receive(notification))
-        [[unlikely]] {
-        state_ = State::kDead;
+    while (true) {
+        if (state_ == State::kDead || unanswerable_.load(std::memory_order_relaxed) || !listener_.receive(notification))
+            [[unlikely]] {
+            claim();
+            state_ = State::kDead;
+            return stop;
+        }
+        claim();
+        if (notification.data.nr == STUB_CALL_WAIT &&
+            notification.data.instruction_pointer == stub_address(casemate_stub_call_wait_return)) [[unlikely]] {
+            // The poller is done by now. If there is no answer, nobody asked: the application came here in another way.
+            const uint32_t state = slot_.state.load(std::memory_order_acquire);
+            if ((state & STUB_SLOT_STOPPING) != 0)
+                slot_.state.store(STUB_SLOT_ANSWERED, std::memory_order_release);
+            else if ((state & STUB_SLOT_ANSWERED) == 0)
+                slot_.state.store(STUB_SLOT_ANSWERED | STUB_SLOT_REFUSED, std::memory_order_release);
+            notification_ = notification.id;
+            send(0);
+            continue;
+        }
+        take_stop(notification, stop);
         return stop;
     }
-    take_stop(notification, stop);
-    return stop;
+}
+
+void HostThread::claim() {
+    while (true) {
+        uint32_t owner = kApplication;
+        if (owner_.compare_exchange_strong(owner, kDriver, std::memory_order_acquire)) {
+            poller_.application_stopped();
+            return;
+        }
+        if (owner == kDriver) return;
+        owner_.wait(kPoller, std::memory_order_acquire);
+    }
+}
+
+void HostThread::release() {
+    if (owner_.exchange(kApplication, std::memory_order_acq_rel) != kApplication) poller_.application_goes();
+}
+
+bool HostThread::claim_for_poller() {
+    uint32_t owner = kApplication;
+    return owner_.compare_exchange_strong(owner, kPoller, std::memory_order_acquire);
+}
+
+void HostThread::release_from_poller() {
+    owner_.store(kApplication, std::memory_order_release);
+    owner_.notify_one();
+}
+
+bool HostThread::serve_slot() {
+    uint32_t asked = STUB_SLOT_WATCHED | STUB_SLOT_ASKED;
+    if (quick_calls_ == nullptr ||
+        !slot_.state.compare_exchange_strong(asked, STUB_SLOT_WATCHED | STUB_SLOT_TAKEN, std::memory_order_acquire))
+        return false;
+    SyscallStop call;
+    call.arch = AUDIT_ARCH_X86_64;
+    call.nr = slot_.nr;
+    std::memcpy(call.args, slot_.args, sizeof(call.args));
+    call.ip = slot_.ip;
+    const auto answer = quick_calls_->answer_now(call);
+    uint32_t state = STUB_SLOT_WATCHED;
+    if (!answer) {
+        state |= STUB_SLOT_ANSWERED | STUB_SLOT_REFUSED;
+    } else {
+        slot_.args[0] = static_cast<uint64_t>(clean_result(answer->result));
+        state |= answer->and_stop ? STUB_SLOT_STOPPING : STUB_SLOT_ANSWERED;
+    }
+    slot_.state.store(state, std::memory_order_release);
+    if (answer && answer->and_stop) interrupt();
+    quick_calls_->answered();
+    return !rhythm_.was_asked(answer.has_value(), answer ? 0 : monotonic_time());
+}
+
+void HostThread::set_quick_calls(QuickCalls* calls) {
+    if (calls == nullptr) poller_.forget(*this);
+    quick_calls_ = calls;
+}
+
+void HostThread::count_call(SyscallStop& call) {
+    Count& count = counts_[(call.ip >> 1 ^ call.ip >> 7) % counts_.size()];
+    if (count.ip != call.ip) count = {call.ip, 0};
+    if (count.calls <= kOften && ++count.calls == kOften) call.often = true;
+    // Only who comes through the trampoline could use a slot. The application may lie; it would be watched in vain.
+    if (quick_calls_ == nullptr || slot_.ip != call.ip) return;
+    const int64_t now = monotonic_time();
+    if (rhythm_.call_came(now)) poller_.watch(*this, now);
+}
+
+bool HostThread::leave_trampoline(StopReason reason, const FaultStop& fault) {
+    const uint64_t ip = registers_.ip, begin = stub_address(casemate_stub_call);
+    if (ip >= begin && ip < stub_address(casemate_stub_call_end)) {
+        // Up to the mark the number is in rax and nothing has happened yet; after it, the slot knows.
+        if (ip < stub_address(casemate_stub_call_asked)) {
+            registers_.ip = registers_.cx - kSyscallSize;
+        } else {
+            const uint32_t state = slot_.state.fetch_and(STUB_SLOT_WATCHED, std::memory_order_acq_rel);
+            const uint64_t behind = slot_.ip;
+            const bool done =
+                (state & (STUB_SLOT_ANSWERED | STUB_SLOT_STOPPING)) != 0 && (state & STUB_SLOT_REFUSED) == 0;
+            registers_.ax = done ? slot_.args[0] : slot_.nr;
+            registers_.ip = done ? behind : behind - kSyscallSize;
+            registers_.cx = behind;
+        }
+        return reason == StopReason::kFault && fault.signo != SIGTRAP;
+    }
+    // Who steps through a thunk sees it; everybody else starts again at the site, which is as good.
+    if (reason == StopReason::kFault && fault.signo == SIGTRAP) return false;
+    const uint64_t site = sites_.site_of(ip);
+    if (site == 0) return false;
+    registers_.ip = site;
+    return reason == StopReason::kFault && fault.address == ip;
 }
 
 void HostThread::go_on() {
@@ -103,6 +219,10 @@ void HostThread::go_on() {
         return;
     }
     layout_.write(area_, stub_area_, registers_);
+    // An application that has no use for %gs lends it to the trampoline.
+    auto& header = *reinterpret_cast<AreaHeader*>(area_ + STUB_AREA_HEADER);
+    header.self = stub_area_ + STUB_AREA_HEADER + STUB_SLOT;
+    if (registers_.gs_base == 0) header.gs_base = header.self;
     if (fp_is_here_) {
         layout_.clean_fp(fp_image());
         layout_.write_fp(area_, fp_image());
@@ -166,6 +286,7 @@ void HostThread::take_stop(const seccomp_notif& notification, Stop& stop) {
     stop.syscall.nr = static_cast<uint32_t>(data.nr);
     std::memcpy(stop.syscall.args, data.args, sizeof(data.args));
     stop.syscall.ip = data.instruction_pointer;
+    if (data.arch == AUDIT_ARCH_X86_64) count_call(stop.syscall);
 }
 
 void HostThread::take_frame(int signo, const seccomp_notif& notification, Stop& stop) {
@@ -175,6 +296,7 @@ void HostThread::take_frame(int signo, const seccomp_notif& notification, Stop& 
     // These came in registers.
     registers_.fs_base = notification.data.args[1];
     registers_.gs_base = notification.data.args[2];
+    if (registers_.gs_base == stub_area_ + STUB_AREA_HEADER + STUB_SLOT) registers_.gs_base = 0;
     fp_is_here_ = false;
     state_ = State::kAtFrame;
     stop.has_registers = true;
@@ -182,7 +304,7 @@ void HostThread::take_frame(int signo, const seccomp_notif& notification, Stop& 
 
     switch (signo) {
         case SIGSYS:
-            if (frame.si_code != kSysSeccomp) return;
+            if (frame.si_code != kSysSeccomp) break;
             stop.reason = StopReason::kSyscall;
             stop.syscall.arch = frame.syscall_arch;
             stop.syscall.nr = static_cast<uint32_t>(frame.syscall_nr);
@@ -199,18 +321,19 @@ void HostThread::take_frame(int signo, const seccomp_notif& notification, Stop& 
         case SIGFPE:
         case SIGILL:
         case SIGTRAP:
-            if (frame.si_code <= 0) return;  // sent by somebody, not raised by an instruction
+            if (frame.si_code <= 0) break;  // sent by somebody, not raised by an instruction
             stop.reason = StopReason::kFault;
             stop.fault.signo = signo;
             stop.fault.code = frame.si_code;
             stop.fault.address = frame.address;
             stop.fault.trap_number = frame.trap_number;
             stop.fault.error_code = frame.error_code;
-            return;
+            break;
         default:
             // interrupt(), or the application called the stub's code itself: nothing happened that needs an answer.
-            return;
+            break;
     }
+    if (leave_trampoline(stop.reason, stop.fault)) stop.reason = StopReason::kInterrupted;
 }
 
 void HostThread::condemn(Stop& stop) {

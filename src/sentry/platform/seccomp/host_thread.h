@@ -1,7 +1,11 @@
 // One host thread of a stub process that runs application code, and the state it stopped in.
 //
-// The hot path is send() and wait(): one SEND and one RECV, no locks, no allocations.
+// The hot path is send() and wait(): one SEND and one RECV, no locks, no allocations. Faster still, a call may come in
+// the thread's slot (call_poller.h): then the poller, not the thread's driver, asks for the answer. Who has the thread
+// in hand says owner_: the application (anything may come), its driver (from a stop until the answer), or the poller.
 #pragma once
+
+#include <array>
 
 #include <linux/seccomp.h>
 #include <sys/types.h>
@@ -13,6 +17,8 @@
 #include <span>
 
 #include "sentry/platform/platform.h"
+#include "sentry/platform/seccomp/call_poller.h"
+#include "sentry/platform/seccomp/call_sites.h"
 #include "sentry/platform/seccomp/control_area.h"
 #include "sentry/platform/seccomp/listener.h"
 #include "sentry/platform/seccomp/signal_frame.h"
@@ -24,7 +30,8 @@ class HostThread {
     // `area` is our view of the thread's area, `stub_area` its address in the stub. The thread is about to make, or has
     // made, its first notification.
     HostThread(Listener listener, int pidfd, pid_t process, const FrameLayout& layout, std::byte* area,
-               uint64_t stub_area);
+               uint64_t stub_area, CallPoller& poller, CallSites& sites);
+    ~HostThread();
 
     // Waits for the first notification. False: that was not the stub's code; kill the stub.
     bool start();
@@ -45,13 +52,31 @@ class HostThread {
     void interrupt() const;
     pid_t thread_id() const { return thread_id_; }
 
+    // Own thread, while the application is stopped. Null also ends the poller's interest.
+    void set_quick_calls(QuickCalls* calls);
+
+    // Takes the thread into its driver's hand; waits for the poller.
+    void claim();
+    // For the poller. Answers the call in the slot, if there is one; false: it is not worth looking here for a while.
+    std::atomic<uint32_t>& slot_word() const { return slot_.state; }
+    bool claim_for_poller();
+    bool serve_slot();
+    void release_from_poller();
+
   private:
+    enum Owner : uint32_t { kApplication, kDriver, kPoller };
     enum class State { kDead, kAtFrame, kAtSyscall };
 
     void send(int64_t answer);
     void take_stop(const seccomp_notif& notification, Stop& stop);
     void take_frame(int signo, const seccomp_notif& notification, Stop& stop);
     void clear();
+    void release();
+    // A call that came the slow way: are there many?
+    void count_call(SyscallStop& call);
+    // The thread was stopped on its way through thunk and trampoline: puts it before or behind its call. True: what
+    // stopped it was this way's fault, not the application's.
+    bool leave_trampoline(StopReason reason, const FaultStop& fault);
     // The application did what its stub's code never does: ends the whole stub.
     void condemn(Stop& stop);
     std::span<std::byte> fp_image();
@@ -69,6 +94,21 @@ class HostThread {
     int pidfd_;                              // borrowed from the stub
     pid_t process_;
     pid_t thread_id_ = 0;
+
+    CallSlot& slot_;
+    CallPoller& poller_;
+    CallSites& sites_;
+    std::atomic<uint32_t> owner_{kDriver};
+    // Owner's.
+    QuickCalls* quick_calls_ = nullptr;
+    CallRhythm rhythm_;
+    // How many calls came from where lately.
+    struct Count {
+        uint64_t ip = 0;
+        uint32_t calls = 0;
+    };
+    static constexpr uint32_t kOften = 100;
+    std::array<Count, 64> counts_{};
 };
 
 }  // namespace casemate::sentry::seccomp

@@ -8,7 +8,10 @@ constexpr size_t kPoolSize = 8;
 class SeccompThread final : public AppThread {
   public:
     SeccompThread(StubProcess& stub, HostThread& thread) : stub_(stub), thread_(thread) {}
-    ~SeccompThread() override { stub_.park_thread(&thread_); }
+    ~SeccompThread() override {
+        thread_.set_quick_calls(nullptr);
+        stub_.park_thread(&thread_);
+    }
 
     Stop resume() override { return thread_.resume(); }
     Stop complete_syscall(int64_t result) override { return thread_.complete_syscall(result); }
@@ -20,6 +23,7 @@ class SeccompThread final : public AppThread {
     Registers& registers() override { return thread_.registers(); }
     std::span<std::byte> fp_state() override { return thread_.fp_state(); }
     void interrupt() override { thread_.interrupt(); }
+    void set_quick_calls(QuickCalls* calls) override { thread_.set_quick_calls(calls); }
     int host_thread_id() const override { return thread_.thread_id(); }
 
   private:
@@ -46,6 +50,10 @@ class SeccompAddressSpace final : public HostAddressSpace {
     SysResult<size_t> write_memory(uint64_t address, std::span<const std::byte> from) override {
         return stub_->transfer(true, address, const_cast<std::byte*>(from.data()), from.size());
     }
+    PatchOutcome patch_call_site(const SyscallStop& call, const SitePatch& patch) override {
+        return stub_->sites().patch(call, patch);
+    }
+    void forget_thunks(uint64_t thunks_address) override { stub_->sites().forget(thunks_address); }
     void kill() override { stub_->kill(); }
     int host_process_id() const override { return stub_->pid(); }
 
@@ -73,7 +81,7 @@ SysResult<std::unique_ptr<StubProcess>> SeccompPlatform::spawn_locked() {
     if (!block) return Errno(EAGAIN);
     auto process = template_.spawn(control_, *block);
     if (process.ok()) {
-        auto stub = StubProcess::create(std::move(*process), *block, control_.block(*block), layout_);
+        auto stub = StubProcess::create(std::move(*process), *block, control_.block(*block), layout_, poller_);
         if (stub.ok()) return stub;
         control_.release(*block);
         return stub.error();

@@ -31,7 +31,9 @@
 //   poll               one entry, time limit 0 or in milliseconds
 //   process_vm_readv, process_vm_writev    flags 0
 //   madvise            MADV_REMOVE, in the control area
-//   getpid, close
+//   sched_getaffinity, sched_setaffinity    of the calling thread
+//   clone              a thread; prctl PR_SET_NAME
+//   getpid, close, sched_yield
 #pragma once
 
 #include <memory>
@@ -59,6 +61,11 @@ class SeccompPlatform final : public Platform {
     size_t fp_state_size() const override { return layout_.fp_size; }
     HostClocks host_clocks() const override { return template_.clocks(); }
 
+    // CPUs that the pod may use, if fewer than its affinity says.
+    void set_cpus(unsigned cpus) { poller_.set_cpus(static_cast<int>(cpus)); }
+    // Calls that came in shared memory.
+    uint64_t calls_polled() const { return poller_.answered(); }
+
     // Makes stubs ahead of need, until `count` are waiting.
     SysResult<void> prepare(size_t count);
 
@@ -74,6 +81,7 @@ class SeccompPlatform final : public Platform {
     std::mutex mutex_;  // taken before any stub's
     ControlArea control_;
     TemplateProcess template_;
+    CallPoller poller_;  // outlives all threads
     std::vector<std::unique_ptr<StubProcess>> pool_;
 };
 

@@ -23,6 +23,7 @@
     .balign 64
     .globl casemate_stub_begin, casemate_stub_end, casemate_stub_handler, casemate_stub_frame_return
     .globl casemate_stub_sigreturn_return, casemate_stub_wake_return, casemate_stub_map_return
+    .globl casemate_stub_call, casemate_stub_call_asked, casemate_stub_call_wait_return, casemate_stub_call_end
 
 casemate_stub_begin:
 
@@ -259,6 +260,54 @@ casemate_stub_frame_return:
 casemate_stub_sigreturn_return:
 die:
     ud2
+
+// ---- Patched call sites come here, by their thunk (call_sites.h): %rcx is the address behind the site's `syscall`, all
+// else as it was to execute it. Hands the call over in the thread's slot if the sentry watches that, and otherwise goes
+// back to execute the `syscall`. Uses %rax, %rcx, %r11 and the flags only, which a system call may change (the kernel
+// keeps flags; compilers do not count on it), and no stack. HostThread::leave_trampoline() takes a thread that a signal
+// stopped here to one side of its call.
+    .balign 64
+casemate_stub_call:
+    rdgsbase %r11
+    test %r11, %r11
+    jz 8f
+    cmp %r11, STUB_HEADER_SELF - STUB_SLOT(%r11)
+    jne 8f
+    mov %rcx, STUB_SLOT_IP(%r11)
+    testb $STUB_SLOT_WATCHED, STUB_SLOT_STATE(%r11)
+    jz 8f
+    mov %eax, STUB_SLOT_NR(%r11)
+    mov %rdi, STUB_SLOT_ARGS(%r11)
+    mov %rsi, STUB_SLOT_ARGS + 8(%r11)
+    mov %rdx, STUB_SLOT_ARGS + 16(%r11)
+    mov %r10, STUB_SLOT_ARGS + 24(%r11)
+    mov %r8, STUB_SLOT_ARGS + 32(%r11)
+    mov %r9, STUB_SLOT_ARGS + 40(%r11)
+    movl $(STUB_SLOT_WATCHED | STUB_SLOT_ASKED), STUB_SLOT_STATE(%r11)
+casemate_stub_call_asked:
+1:  mov $STUB_SLOT_PATIENCE, %eax
+2:  testb $STUB_SLOT_ANSWERED, STUB_SLOT_STATE(%r11)
+    jnz 3f
+    pause
+    dec %eax
+    jnz 2b
+    lock btrl $STUB_SLOT_ASKED_BIT, STUB_SLOT_STATE(%r11)
+    jc 4f                       // nobody took it
+    mov $STUB_CALL_WAIT, %eax   // somebody is at it, and it takes long
+    syscall
+casemate_stub_call_wait_return:
+    rdgsbase %r11
+    mov STUB_SLOT_IP(%r11), %rcx
+    jmp 1b
+3:  testb $STUB_SLOT_REFUSED, STUB_SLOT_STATE(%r11)
+    jnz 5f
+    mov STUB_SLOT_ARGS(%r11), %rax
+    jmp *%rcx
+4:  movl $0, STUB_SLOT_STATE(%r11)
+5:  mov STUB_SLOT_NR(%r11), %eax
+8:  lea -2(%rcx), %r11
+    jmp *%r11
+casemate_stub_call_end:
 
 // ---- The map thread: executes batches of raw syscalls from read-only pages between two notifications.
 map_start:

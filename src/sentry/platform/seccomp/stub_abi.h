@@ -35,6 +35,23 @@
 #define STUB_HEADER_FS 0
 #define STUB_HEADER_GS 8
 #define STUB_HEADER_READY 16
+#define STUB_HEADER_SELF 0x38
+// Behind the header, in a cache line of its own: a call handed over in shared memory (call_slot.h). %gs points to it.
+#define STUB_SLOT 0x40
+#define STUB_SLOT_STATE 0
+#define STUB_SLOT_NR 4
+#define STUB_SLOT_ARGS 8
+#define STUB_SLOT_IP 56
+// Bits of the state.
+#define STUB_SLOT_ASKED 1
+#define STUB_SLOT_ASKED_BIT 0
+#define STUB_SLOT_TAKEN 2
+#define STUB_SLOT_ANSWERED 4
+#define STUB_SLOT_REFUSED 8
+#define STUB_SLOT_WATCHED 16
+#define STUB_SLOT_STOPPING 32 /* there is an answer, but the application is to be stopped before it sees it */
+// How often an application looks for its answer before it takes the slow way.
+#define STUB_SLOT_PATIENCE 300
 
 // The cloner's order.
 #define STUB_CLONE_SEQUENCE 0
@@ -67,6 +84,7 @@
 // Syscall numbers that no kernel has: the stub's own notifications.
 #define STUB_CALL_FRAME 0x3a5e0001
 #define STUB_CALL_MAP 0x3a5e0002
+#define STUB_CALL_WAIT 0x3a5e0003
 
 #ifndef __ASSEMBLER__
 
@@ -83,7 +101,21 @@ struct AreaHeader {
     uint64_t fs_base;
     uint64_t gs_base;
     std::atomic<int32_t> ready;  // the new thread's listener number, or -errno of clone
+    uint32_t unused[9];
+    uint64_t self;  // the address of the slot behind this
 };
+
+// A call in shared memory. Application-controlled.
+struct CallSlot {
+    std::atomic<uint32_t> state;
+    uint32_t nr;
+    uint64_t args[6];  // the first one becomes the result
+    uint64_t ip;       // behind the site's syscall instruction
+};
+static_assert(sizeof(CallSlot) == 64 && offsetof(CallSlot, nr) == STUB_SLOT_NR &&
+              offsetof(CallSlot, args) == STUB_SLOT_ARGS && offsetof(CallSlot, ip) == STUB_SLOT_IP);
+static_assert(sizeof(AreaHeader) == STUB_SLOT && offsetof(AreaHeader, self) == STUB_HEADER_SELF);
+static_assert((STUB_AREA_HEADER + STUB_SLOT) % 64 == 0);
 
 // What the cloner reads; read-only to the stub.
 struct CloneOrder {
@@ -142,6 +174,10 @@ extern const char casemate_stub_frame_return[];      // behind the syscall of ST
 extern const char casemate_stub_sigreturn_return[];  // behind the one allowed rt_sigreturn
 extern const char casemate_stub_wake_return[];       // behind the one allowed FUTEX_WAKE
 extern const char casemate_stub_map_return[];        // behind the syscall of STUB_CALL_MAP
+extern const char casemate_stub_call[];              // where patched call sites come to
+extern const char casemate_stub_call_asked[];        // from here on the slot holds the call
+extern const char casemate_stub_call_wait_return[];  // behind the syscall of STUB_CALL_WAIT
+extern const char casemate_stub_call_end[];
 }
 
 // Where a place of the blob lies in a stub.

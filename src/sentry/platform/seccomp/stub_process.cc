@@ -103,10 +103,10 @@ struct PassedFds {
 }  // namespace
 
 SysResult<std::unique_ptr<StubProcess>> StubProcess::create(OwnedProcess process, uint32_t block_index, Block block,
-                                                            const FrameLayout& layout) {
+                                                            const FrameLayout& layout, CallPoller& poller) {
     auto listener = TRY(Listener::take(process.pidfd(), STUB_FD_MAP_LISTENER));
     auto stub = std::unique_ptr<StubProcess>(
-        new StubProcess(std::move(process), block_index, block, layout, std::move(listener)));
+        new StubProcess(std::move(process), block_index, block, layout, std::move(listener), poller));
     seccomp_notif notification;
     if (!stub->map_listener_.receive(notification)) return Errno(EIO);
     if (notification.data.nr != STUB_CALL_MAP) return Errno(EIO);
@@ -115,12 +115,13 @@ SysResult<std::unique_ptr<StubProcess>> StubProcess::create(OwnedProcess process
 }
 
 StubProcess::StubProcess(OwnedProcess process, uint32_t block_index, Block block, const FrameLayout& layout,
-                         Listener map_listener)
+                         Listener map_listener, CallPoller& poller)
     : process_(std::move(process)),
       block_index_(block_index),
       block_(block),
       layout_(layout),
-      map_listener_(std::move(map_listener)) {}
+      map_listener_(std::move(map_listener)),
+      poller_(poller) {}
 
 SysResult<size_t> StubProcess::run_batch_locked(size_t count, int& error) {
     seccomp_notif notification;
@@ -243,7 +244,7 @@ SysResult<HostThread*> StubProcess::create_thread_locked() {
         return listener.error();
     }
     auto thread =
-        std::make_unique<HostThread>(std::move(*listener), process_.pidfd(), process_.pid(), layout_, area, stub_area);
+        std::make_unique<HostThread>(std::move(*listener), process_.pidfd(), process_.pid(), layout_, area, stub_area, poller_, sites_);
     if (!thread->start()) {
         process_.kill();
         return Errno(EIO);
@@ -272,6 +273,7 @@ SysResult<size_t> StubProcess::transfer(bool write, uint64_t address, std::byte*
 }
 
 bool StubProcess::clear() {
+    sites_.clear();
     const MapOrder everything{.kind = MapOrder::Kind::kUnmap, .address = 0, .size = STUB_BLOCK_BASE};
     return apply({&everything, 1}).ok();
 }

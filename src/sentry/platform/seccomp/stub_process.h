@@ -21,13 +21,14 @@ class StubProcess {
   public:
     // Takes over a process just spawned. The block stays the caller's.
     static SysResult<std::unique_ptr<StubProcess>> create(OwnedProcess process, uint32_t block_index, Block block,
-                                                          const FrameLayout& layout);
+                                                          const FrameLayout& layout, CallPoller& poller);
 
     SysResult<void> apply(std::span<const MapOrder> orders);
     // A thread in its initial state, parked or new. It stays owned by this object.
     SysResult<HostThread*> take_thread();
     void park_thread(HostThread* thread);
 
+    CallSites& sites() { return sites_; }
     SysResult<size_t> transfer(bool write, uint64_t address, std::byte* local, size_t size);
 
     // Unmaps everything of the application's. False: this process cannot be used again.
@@ -40,7 +41,7 @@ class StubProcess {
 
   private:
     StubProcess(OwnedProcess process, uint32_t block_index, Block block, const FrameLayout& layout,
-                Listener map_listener);
+                Listener map_listener, CallPoller& poller);
     class Batch;
 
     SysResult<HostThread*> create_thread_locked();
@@ -55,6 +56,8 @@ class StubProcess {
     const Block block_;
     const FrameLayout& layout_;
     Listener map_listener_;
+    CallPoller& poller_;
+    CallSites sites_;
     uint64_t map_notification_ = 0;
     std::vector<std::unique_ptr<HostThread>> threads_;
     std::vector<HostThread*> parked_;

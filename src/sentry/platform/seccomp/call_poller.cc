@@ -1,0 +1,161 @@
+#include "sentry/platform/seccomp/call_poller.h"
+
+#include <linux/futex.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include "sentry/platform/seccomp/host_thread.h"
+
+namespace casemate::sentry::seccomp {
+namespace {
+
+int allowed_cpus() {
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+}  // namespace
+
+int64_t monotonic_time() {
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
+}
+
+CallPoller::~CallPoller() {
+    if (!thread_.joinable()) return;
+    awake_.store(2);
+    awake_.notify_all();
+    thread_.join();
+}
+
+void CallPoller::watch(HostThread& thread, int64_t now) {
+    std::lock_guard lock(mutex_);
+    int cpus = cpus_.load(std::memory_order_relaxed);
+    if (cpus == 1) return;
+    Entry* free = nullptr;
+    for (Entry& entry : entries_) {
+        if (entry.thread == &thread) return;
+        if (entry.thread == nullptr && free == nullptr) free = &entry;
+    }
+    if (free == nullptr || !budget_.may_wake(now, running_.load(std::memory_order_relaxed), INT32_MAX)) return;
+    const int allowed = allowed_cpus();
+    if (cpus == 0 || allowed < cpus) cpus = allowed;
+    if (!budget_.may_wake(now, running_.load(std::memory_order_relaxed), cpus)) return;
+    if (!started_) {
+        // All signals are for other threads.
+        sigset_t all, before;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        thread_ = std::thread([this] { run(); });
+        pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        started_ = true;
+    }
+    free->thread = &thread;
+    free->word.store(&thread.slot_word(), std::memory_order_release);
+    if (awake_.load() == 0) {
+        waker_cpu_.store(sched_getcpu(), std::memory_order_relaxed);
+        woken_at_.store(now, std::memory_order_relaxed);
+        awake_.store(1);
+        awake_.notify_one();
+    }
+}
+
+void CallPoller::drop_locked(Entry& entry) {
+    entry.word.store(nullptr, std::memory_order_release);
+    entry.thread->slot_word().fetch_and(~uint32_t{STUB_SLOT_WATCHED}, std::memory_order_acq_rel);
+    entry.thread = nullptr;
+}
+
+void CallPoller::forget(HostThread& thread) {
+    {
+        std::lock_guard lock(mutex_);
+        for (Entry& entry : entries_)
+            if (entry.thread == &thread) drop_locked(entry);
+    }
+    thread.claim();
+}
+
+bool CallPoller::serve(Entry& entry) {
+    std::atomic<uint32_t>* word = entry.word.load(std::memory_order_acquire);
+    if (word == nullptr) return false;
+    const uint32_t state = word->load(std::memory_order_acquire);
+    // Only here, so that no application looks for an answer before there is somebody to give it; and again when it
+    // looked in vain once, which ends its belief.
+    if ((state & STUB_SLOT_WATCHED) == 0) word->fetch_or(STUB_SLOT_WATCHED, std::memory_order_acq_rel);
+    if ((state & STUB_SLOT_ASKED) == 0) return false;
+    HostThread* thread;
+    {
+        std::lock_guard lock(mutex_);
+        thread = entry.thread;
+        if (thread == nullptr) return false;
+        if (!thread->claim_for_poller()) {
+            // Its application waits in a call: what the slot says is forged, or just out of date.
+            drop_locked(entry);
+            return false;
+        }
+    }
+    const bool keep = thread->serve_slot();
+    if (!keep) {
+        std::lock_guard lock(mutex_);
+        if (entry.thread == thread) drop_locked(entry);
+    }
+    thread->release_from_poller();
+    answered_.fetch_add(1, std::memory_order_relaxed);
+    return true;
+}
+
+bool CallPoller::leave_cpu(int cpu) {
+    if (cpu < 0 || cpu >= CPU_SETSIZE) return false;
+    if (cpu == left_cpu_) return true;
+    cpu_set_t rest = home_;
+    CPU_CLR(static_cast<size_t>(cpu), &rest);
+    if (sched_setaffinity(0, sizeof(rest), &rest) != 0) return false;
+    left_cpu_ = cpu;
+    return true;
+}
+
+// Until no call came for a while, or the CPU is wanted by somebody else.
+void CallPoller::poll() {
+    const uint64_t before = answered_.load(std::memory_order_relaxed);
+    // The host may have woken it on the CPU of the application, which it would only keep waiting from there.
+    const bool away = leave_cpu(waker_cpu_.load(std::memory_order_relaxed));
+    const int64_t begun = monotonic_time();
+    int64_t last_call = begun, last_look = begun;
+    bool contended = !away || begun - woken_at_.load(std::memory_order_relaxed) > PollBudget::kSlowWake;
+    for (uint32_t pass = 1; !contended; ++pass) {
+        bool any = false;
+        for (Entry& entry : entries_) any |= serve(entry);
+        if (any) {
+            last_call = last_look = monotonic_time();
+            continue;
+        }
+        __builtin_ia32_pause();
+        if (pass % 16 != 0) continue;
+        const int64_t now = monotonic_time();
+        contended = now - last_look > PollBudget::kContended;
+        if (contended || now - last_call > PollBudget::kIdle || awake_.load(std::memory_order_relaxed) == 2) break;
+        last_look = now;
+    }
+    std::lock_guard lock(mutex_);
+    budget_.ended(monotonic_time(), answered_.load(std::memory_order_relaxed) - before, contended);
+    for (Entry& entry : entries_)
+        if (entry.thread != nullptr) drop_locked(entry);
+    uint32_t polling = 1;
+    awake_.compare_exchange_strong(polling, 0);
+}
+
+void CallPoller::run() {
+    prctl(PR_SET_NAME, "poller");
+    if (sched_getaffinity(0, sizeof(home_), &home_) != 0) return;
+    while (true) {
+        awake_.wait(0);
+        if (awake_.load() == 2) return;
+        poll();
+    }
+}
+
+}  // namespace casemate::sentry::seccomp

@@ -1,0 +1,82 @@
+// The poller: one thread for all application threads of a platform that looks for calls in shared memory, so that a
+// call at a patched site (call_sites.h) needs no kernel: the application writes it into its slot and looks for the
+// answer.
+//
+// It is asleep unless an application thread makes fast calls and a CPU is idle (poll_policy.h), and everything works
+// without it: an application whose slot is not watched, or not looked at for some microseconds, makes the real call.
+//
+// What a slot says was written by the application, which may write all slots of its address space at any moment: a call
+// is copied once, and made only for a thread that the sentry has nothing in hand of (HostThread::claim).
+#pragma once
+
+#include <sched.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "sentry/platform/seccomp/poll_policy.h"
+#include "sentry/platform/seccomp/stub_abi.h"
+
+namespace casemate::sentry::seccomp {
+
+class HostThread;
+
+class CallPoller {
+  public:
+    CallPoller() = default;
+    ~CallPoller();
+
+    // CPUs that the pod may use, if fewer than the affinity says: a quota.
+    void set_cpus(int cpus) { cpus_.store(cpus, std::memory_order_relaxed); }
+
+    // Looks at the slot of `thread`, whose application waits in a call, from now on for a while, if it pays.
+    void watch(HostThread& thread, int64_t now);
+    // Stops that; afterwards the poller has nothing of the thread in hand.
+    void forget(HostThread& thread);
+
+    // Application threads that run, as far as their drivers know.
+    void application_goes() { running_.fetch_add(1, std::memory_order_relaxed); }
+    void application_stopped() { running_.fetch_sub(1, std::memory_order_relaxed); }
+
+    uint64_t answered() const { return answered_.load(std::memory_order_relaxed); }
+
+  private:
+    static constexpr size_t kSlots = 8;
+    // What the poller looks at without a lock is the word alone: slots are mapped as long as the platform lives.
+    struct Entry {
+        std::atomic<std::atomic<uint32_t>*> word{nullptr};
+        HostThread* thread = nullptr;  // guarded by mutex_
+    };
+
+    void run();
+    void poll();
+    // Lets the calling thread run anywhere but there.
+    bool leave_cpu(int cpu);
+    // True: there was a call.
+    bool serve(Entry& entry);
+    void drop_locked(Entry& entry);
+
+    std::mutex mutex_;
+    std::array<Entry, kSlots> entries_;
+    PollBudget budget_;               // guarded by mutex_
+    bool started_ = false;            // guarded by mutex_
+    std::atomic<uint32_t> awake_{0};  // 0: the poller sleeps on it, 1: it polls, 2: it shall end
+    std::atomic<int> running_{0};
+    std::atomic<int> cpus_{0};
+    std::atomic<int> waker_cpu_{-1};
+    std::atomic<int64_t> woken_at_{0};
+    std::atomic<uint64_t> answered_{0};
+    // The poller's own.
+    cpu_set_t home_{};
+    int left_cpu_ = -1;
+    std::thread thread_;
+};
+
+// Nanoseconds of CLOCK_MONOTONIC.
+int64_t monotonic_time();
+
+}  // namespace casemate::sentry::seccomp

@@ -1,0 +1,118 @@
+// Calls in shared memory: answered while nobody drives the thread, refused, forged, interrupted.
+#include <gtest/gtest.h>
+#include <sys/syscall.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <thread>
+
+#include "sentry/platform/seccomp/platform_fixture.h"
+
+namespace casemate::sentry::seccomp {
+namespace {
+
+constexpr uint64_t kThunkPage = kCode - 0x10000;
+constexpr uint64_t kFileThunks = 0x20000;
+constexpr uint64_t kFileCopy = 0x30000;
+
+class CallPollerTest : public SeccompPlatformTest {
+  protected:
+    // Answers getpid with a count, refuses all else.
+    struct Answers final : QuickCalls {
+        std::optional<QuickAnswer> answer_now(const SyscallStop& call) override {
+            ++asked;
+            if (call.nr != SYS_getpid || refuse.load()) return std::nullopt;
+            return QuickAnswer{++count, false};
+        }
+        void answered() override {}
+        std::atomic<int64_t> asked{0}, count{0};
+        std::atomic<bool> refuse{false};
+    };
+
+    // A space whose getpid loop is patched, and a thread that runs it and has made its first call.
+    void start() {
+        space_ = make_space();
+        const MapOrder thunks = map_order(kThunkPage, 0x1000, PROT_READ | PROT_EXEC, kFileThunks);
+        ASSERT_TRUE(space_->apply({&thunks, 1}).ok());
+        thread_ = make_thread(*space_, prog_getpid_loop);
+        thread_->set_quick_calls(&answers_);
+        stop_ = thread_->resume();
+        ASSERT_EQ(stop_.reason, StopReason::kSyscall);
+        auto* page = reinterpret_cast<std::byte*>(memory_.data() + kFileCopy);
+        std::memcpy(page, memory_.data() + kFileCode, 0x1000);
+        ASSERT_EQ(space_->patch_call_site(
+                      stop_.syscall, {.page_address = kCode,
+                                      .page = {page, 0x1000},
+                                      .thunks_address = kThunkPage,
+                                      .thunks = {reinterpret_cast<std::byte*>(memory_.data() + kFileThunks), 0x1000}}),
+                  PatchOutcome::kDone);
+        const MapOrder copy = map_order(kCode, 0x1000, PROT_READ | PROT_EXEC, kFileCopy);
+        ASSERT_TRUE(space_->apply({&copy, 1}).ok());
+    }
+    Answers answers_;
+    std::unique_ptr<HostAddressSpace> space_;
+    std::unique_ptr<AppThread> thread_;
+    Stop stop_;
+};
+
+TEST_F(CallPollerTest, APatchedSiteWorksWithoutAPoller) {
+    platform_->set_cpus(1);
+    start();
+    for (int i = 0; i < 1000; ++i) {
+        stop_ = thread_->complete_syscall(i);
+        ASSERT_EQ(stop_.reason, StopReason::kSyscall);
+        ASSERT_EQ(stop_.syscall.nr, static_cast<uint64_t>(SYS_getpid));
+    }
+    EXPECT_EQ(platform_->calls_polled(), 0u);
+    EXPECT_EQ(answers_.asked.load(), 0);
+}
+
+// Whatever the machine does, each call is answered once: by the poller or by a stop.
+TEST_F(CallPollerTest, EachCallIsAnsweredOnceByOneOfTheTwo) {
+    start();
+    Stop stop = stop_;
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+    while (std::chrono::steady_clock::now() < end && answers_.count.load() < 1000) {
+        answers_.refuse = answers_.count.load() % 100 == 99 && !answers_.refuse.load();
+        const int64_t before = answers_.count.load();
+        std::thread interrupter([&] {
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+            thread_->interrupt();
+        });
+        // Slow answers until the interruption comes.
+        do {
+            stop = stop.reason == StopReason::kSyscall ? thread_->complete_syscall(0) : thread_->resume();
+        } while (stop.reason == StopReason::kSyscall);
+        interrupter.join();
+        ASSERT_EQ(stop.reason, StopReason::kInterrupted);
+        // Never inside of the trampoline: at the site, or behind its call.
+        const uint64_t ip = thread_->registers().ip;
+        ASSERT_GE(ip, at(prog_getpid_loop));
+        ASSERT_LE(ip, at(prog_getpid_loop) + 9);
+        if (ip == at(prog_getpid_loop) + 5) {
+            ASSERT_EQ(thread_->registers().ax, static_cast<uint64_t>(SYS_getpid));
+        }
+        ASSERT_EQ(thread_->registers().gs_base, 0u);
+        ASSERT_GE(answers_.count.load(), before);
+    }
+    answers_.refuse = true;
+    do {
+        stop = thread_->resume();
+    } while (stop.reason == StopReason::kInterrupted);
+    EXPECT_EQ(stop.reason, StopReason::kSyscall);
+}
+
+// A platform that is idle, or whose calls are slow, has its poller asleep.
+TEST_F(CallPollerTest, SlowCallsWakeNobody) {
+    start();
+    for (int i = 0; i < 30; ++i) {
+        std::this_thread::sleep_for(std::chrono::microseconds(100));
+        stop_ = thread_->complete_syscall(0);
+        ASSERT_EQ(stop_.reason, StopReason::kSyscall);
+    }
+    EXPECT_EQ(answers_.asked.load(), 0);
+}
+
+}  // namespace
+}  // namespace casemate::sentry::seccomp

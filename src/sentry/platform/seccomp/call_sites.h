@@ -1,0 +1,62 @@
+// Call sites: `syscall` instructions of programs and libraries that are made to hand over in shared memory.
+//
+// One instruction in front of the `syscall`, of five bytes or more, becomes a jump to a thunk near the code, which does
+// what it did and goes on in the stub (casemate_stub_call). The `syscall` itself stays: who jumps to it makes an ordinary
+// call. Known forms:
+//
+//   mov $number, %eax; syscall             most of the C library, Go's runtime, musl
+//   mov 8(%rsp), %r9; syscall              syscall(2)
+//   cmpb $0, flag(%rip); je elsewhere;     read(2), whose `xor %eax, %eax` is too short: the compare becomes the jump
+//     xor %eax, %eax; syscall
+//
+// Everything else is left alone. Whose page is patched, and that nobody writes it meanwhile, is the caller's business
+// (mm/address_space_sites.cc).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "sentry/platform/platform.h"
+
+namespace casemate::sentry::seccomp {
+
+constexpr size_t kThunkSize = 64;
+
+struct CallSite {
+    enum class Kind { kNumber, kSixthArgument, kRead } kind;
+    uint64_t start;  // of the instruction that becomes the jump
+    uint64_t end;    // behind the syscall instruction
+};
+
+// What call `number`, which came from `ip`, says about `page`, the code at `page_address`. Nothing: no known form.
+std::optional<CallSite> recognise_site(std::span<const std::byte> page, uint64_t page_address, uint64_t ip,
+                                       uint64_t number);
+// Writes the thunk and the jump to it. False, with nothing written: too far away.
+bool patch_site(const CallSite& site, std::span<std::byte> page, uint64_t page_address,
+                std::span<std::byte, kThunkSize> thunk, uint64_t thunk_address);
+
+// Which sites the thunks of one address space belong to. Thread-safe.
+class CallSites {
+  public:
+    // As HostAddressSpace's.
+    PatchOutcome patch(const SyscallStop& call, const SitePatch& patch);
+    void forget(uint64_t thunks_address);
+    void clear();
+    // The start of the site whose thunk `ip` lies in, or 0.
+    uint64_t site_of(uint64_t ip);
+
+  private:
+    struct Area {
+        uint64_t start;
+        uint64_t size;
+        std::vector<CallSite> sites;
+    };
+    std::mutex mutex_;
+    std::vector<Area> areas_;  // guarded by mutex_
+};
+
+}  // namespace casemate::sentry::seccomp

@@ -1,0 +1,187 @@
+#include "sentry/platform/seccomp/call_sites.h"
+
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include <cstring>
+#include <vector>
+
+#include "base/unique_map.h"
+#include "sentry/platform/seccomp/platform_fixture.h"
+
+namespace casemate::sentry::seccomp {
+namespace {
+
+constexpr uint64_t kPage = 0x7f1234567000;
+constexpr uint64_t kThunks = kPage - 0x100000;
+using Bytes = std::vector<uint8_t>;
+
+class CallSitesTest : public testing::Test {
+  protected:
+    // Puts code so that it ends at `end` and tells where that is.
+    uint64_t place(const Bytes& code, size_t end = 0x100) {
+        std::memcpy(page_ + end - code.size(), code.data(), code.size());
+        return kPage + end;
+    }
+    std::optional<CallSite> recognise(uint64_t ip, uint64_t number) { return recognise_site(page_, kPage, ip, number); }
+    int32_t jump_distance(size_t offset) {
+        int32_t distance;
+        std::memcpy(&distance, page_ + offset + 1, sizeof(distance));
+        return distance;
+    }
+
+    std::byte page_[4096] = {};
+    std::byte thunks_[4096] = {};
+};
+
+const Bytes kWrite = {0x90, 0xb8, 1, 0, 0, 0, 0x0f, 0x05};
+const Bytes kSyscall2 = {0x4d, 0x89, 0xc8, 0x4c, 0x8b, 0x4c, 0x24, 0x08, 0x0f, 0x05};
+const Bytes kRead = {0x80, 0x3d, 0x31, 0x33, 0x0e, 0, 0, 0x74, 0x17, 0x31, 0xc0, 0x0f, 0x05};
+
+TEST_F(CallSitesTest, KnowsTheThreeForms) {
+    const uint64_t ip = place(kWrite);
+    auto site = recognise(ip, 1);
+    ASSERT_TRUE(site);
+    EXPECT_EQ(site->kind, CallSite::Kind::kNumber);
+    EXPECT_EQ(site->start, ip - 7);
+    site = recognise(place(kSyscall2), SYS_getpid);
+    ASSERT_TRUE(site);
+    EXPECT_EQ(site->kind, CallSite::Kind::kSixthArgument);
+    site = recognise(place(kRead), SYS_read);
+    ASSERT_TRUE(site);
+    EXPECT_EQ(site->kind, CallSite::Kind::kRead);
+    EXPECT_EQ(site->start, ip - 13);
+}
+
+TEST_F(CallSitesTest, LeavesAloneWhatIsNotCertain) {
+    EXPECT_FALSE(recognise(place(kWrite), 2));  // another number was in rax
+    EXPECT_FALSE(recognise(place(kRead), 1));
+    Bytes other = kWrite;
+    other[0] = 0x41;  // mov $1, %r8d
+    EXPECT_FALSE(recognise(place(other), 1));
+    other = kSyscall2;
+    other[2] = 0xc0;
+    EXPECT_FALSE(recognise(place(other), 39));
+    EXPECT_FALSE(recognise(place({0x31, 0xc0, 0x0f, 0x05}), 0));
+    EXPECT_FALSE(recognise(place({0xb8, 1, 0, 0, 0, 0x0f, 0x34}), 1));  // sysenter
+}
+
+TEST_F(CallSitesTest, NothingOutsideOfThePageIsRead) {
+    place(kWrite, kWrite.size());
+    EXPECT_TRUE(recognise(kPage + kWrite.size(), 1));
+    std::memcpy(page_, kWrite.data() + 1, kWrite.size() - 1);
+    EXPECT_FALSE(recognise(kPage + kWrite.size() - 1, 1));  // the byte before the instruction is on another page
+    EXPECT_TRUE(recognise(place(kWrite, sizeof(page_)), 1));
+    for (uint64_t ip : {uint64_t{0}, kPage - 1, kPage, kPage + 1, kPage + 6, kPage + 4097, ~uint64_t{0}})
+        EXPECT_FALSE(recognise(ip, 1)) << ip;
+    std::memcpy(page_, kRead.data() + 1, kRead.size() - 1);
+    EXPECT_FALSE(recognise(kPage + kRead.size() - 1, 0));
+}
+
+TEST_F(CallSitesTest, OneInstructionChangesAndTheSyscallStays) {
+    const uint64_t ip = place(kWrite);
+    std::byte before[4096];
+    std::memcpy(before, page_, sizeof(before));
+    CallSites sites;
+    SyscallStop call{.nr = 1, .ip = ip};
+    const SitePatch patch{.page_address = kPage, .page = page_, .thunks_address = kThunks, .thunks = thunks_};
+    EXPECT_EQ(sites.patch(call, {.page_address = kPage, .page = page_}), PatchOutcome::kFull);
+    EXPECT_EQ(std::memcmp(before, page_, sizeof(before)), 0);
+    ASSERT_EQ(sites.patch(call, patch), PatchOutcome::kDone);
+    EXPECT_EQ(page_[0x100 - 7], std::byte{0xe9});
+    EXPECT_EQ(kPage + 0x100 - 2 + static_cast<uint64_t>(int64_t{jump_distance(0x100 - 7)}), kThunks);
+    std::memcpy(before + 0x100 - 7, page_ + 0x100 - 7, 5);
+    EXPECT_EQ(std::memcmp(before, page_, sizeof(before)), 0);
+    // Patched already: no known form any more.
+    EXPECT_EQ(sites.patch(call, patch), PatchOutcome::kUnknown);
+    EXPECT_EQ(sites.site_of(kThunks), ip - 7);
+    EXPECT_EQ(sites.site_of(kThunks + kThunkSize - 1), ip - 7);
+    EXPECT_EQ(sites.site_of(kThunks + kThunkSize), 0u);
+    EXPECT_EQ(sites.site_of(kThunks - 1), 0u);
+    sites.forget(kThunks);
+    EXPECT_EQ(sites.site_of(kThunks), 0u);
+}
+
+TEST_F(CallSitesTest, ThunksRunOutAndMayBeTooFar) {
+    CallSites sites;
+    const SitePatch patch{.page_address = kPage, .page = page_, .thunks_address = kThunks, .thunks = thunks_};
+    const SyscallStop call{.nr = 1, .ip = place(kWrite)};
+    for (size_t i = 0; i < sizeof(thunks_) / kThunkSize; ++i) {
+        place(kWrite);
+        ASSERT_EQ(sites.patch(call, patch), PatchOutcome::kDone) << i;
+    }
+    place(kWrite);
+    EXPECT_EQ(sites.patch(call, patch), PatchOutcome::kFull);
+    for (uint64_t far : {kPage + (uint64_t{3} << 30), kPage - (uint64_t{3} << 30), uint64_t{0x400000}})
+        EXPECT_EQ(sites.patch(call, {.page_address = kPage, .page = page_, .thunks_address = far, .thunks = thunks_}),
+                  PatchOutcome::kFull);
+}
+
+// The thunks executed for real, with a trampoline that tells what it was given.
+TEST_F(CallSitesTest, ThunksDoWhatTheyReplace) {
+    auto map = *UniqueMap::create(3 * 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    auto* base = reinterpret_cast<std::byte*>(map.data());
+    const uint64_t address = reinterpret_cast<uint64_t>(base);
+    const std::span<std::byte> page(base, 4096);
+    std::byte* thunk = base + 4096;
+    std::byte* flag = base + 8192;
+    // The trampoline: mov %rcx, %rdx; ret
+    std::memcpy(base + 8192 + 64, "\x48\x89\xca\xc3", 4);
+    struct Answer {
+        uint64_t number, behind;
+    };
+    auto go = [&](const Bytes& code, uint64_t number) {
+        std::memset(base, 0xcc, 4096);
+        std::memcpy(base + 0x100 - code.size(), code.data(), code.size());
+        auto site = recognise_site(page, address, address + 0x100, number);
+        EXPECT_TRUE(site);
+        EXPECT_TRUE(
+            patch_site(*site, page, address, std::span<std::byte, kThunkSize>(thunk, kThunkSize), address + 4096));
+        const uint64_t trampoline = address + 8192 + 64;
+        for (size_t i = 0; i + 8 <= kThunkSize; ++i) {
+            uint64_t word;
+            std::memcpy(&word, thunk + i, 8);
+            if (word == stub_address(casemate_stub_call)) std::memcpy(thunk + i, &trampoline, 8);
+        }
+        Answer answer{number, 0};
+        // SAFETY: code made above, which returns by the trampoline's ret.
+        asm volatile("sub $136, %%rsp; call *%[site]; add $136, %%rsp"
+                     : "+a"(answer.number), "=d"(answer.behind)
+                     : [site] "r"(site->start)
+                     : "rcx", "rsi", "rdi", "r8", "r9", "r10", "r11", "memory", "cc");
+        return answer;
+    };
+    Answer answer = go(kWrite, 1);
+    EXPECT_EQ(answer.number, 1u);
+    EXPECT_EQ(answer.behind, address + 0x100);
+    answer = go(kSyscall2, 39);
+    EXPECT_EQ(answer.number, 39u);
+    EXPECT_EQ(answer.behind, address + 0x100);
+    // read(2): the flag says whether the branch is taken; what it leads to is a `ret` with another answer.
+    Bytes read = kRead;
+    const int32_t distance = static_cast<int32_t>(8192 - (0x100 - 6));
+    std::memcpy(read.data() + 2, &distance, 4);
+    *flag = std::byte{1};
+    answer = go(read, 0);
+    EXPECT_EQ(answer.number, 0u);
+    EXPECT_EQ(answer.behind, address + 0x100);
+    *flag = std::byte{0};
+    read[8] = 0xe0;  // elsewhere: in front of the site
+    std::memset(base, 0xcc, 4096);
+    std::memcpy(base + 0x100 - read.size(), read.data(), read.size());
+    auto site = recognise_site(page, address, address + 0x100, 0);
+    ASSERT_TRUE(site);
+    ASSERT_TRUE(patch_site(*site, page, address, std::span<std::byte, kThunkSize>(thunk, kThunkSize), address + 4096));
+    const uint64_t elsewhere = site->start + 9 - 0x20;
+    std::memcpy(base + (elsewhere - address), "\xb8\x4d\x00\x00\x00\xc3", 6);  // mov $77, %eax; ret
+    uint64_t number = 0;
+    asm volatile("sub $136, %%rsp; call *%[site]; add $136, %%rsp"
+                 : "+a"(number)
+                 : [site] "r"(site->start)
+                 : "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "memory", "cc");
+    EXPECT_EQ(number, 77u);
+}
+
+}  // namespace
+}  // namespace casemate::sentry::seccomp
