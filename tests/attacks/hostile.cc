@@ -3,7 +3,7 @@
 //   hostile calls HOSTPID...   for each number read from standard input: that system call with hostile arguments, each
 //                              set in a child of its own; then "NUMBER done"
 //   hostile pids HOSTPID...    every call that takes a process, on processes of the host: "NAME PID ERRNO" a line
-//   hostile jump | scribble | registers | own-pages
+//   hostile jump | scribble | registers | own-pages | slots
 //                              attacks on the stub's own pages: "survived" if the process could go on
 //   hostile race DIR SECRET    a folder and a link swap places; "leaked" if SECRET was ever read through it
 //   hostile connect PORT NAME  the host's listeners, by TCP and by an abstract Unix name
@@ -304,6 +304,64 @@ static int scribble() {
     for (;;) syscall(SYS_getpid);
 }
 
+// Calls from one place, so many that they may be handed over in memory (%gs tells where), while other threads write
+// that memory, and while the caller enters the code there with whatever registers.
+static volatile uint64_t* slot;
+static void* forge(void*) {
+    for (unsigned i = 0;; ++i) {
+        if (slot == nullptr) continue;
+        uint64_t number = noise() % 8 == 0 ? noise() : (uint64_t)SYS_getpid;
+        switch (noise() % 4) {
+            case 0:
+                *(volatile uint32_t*)slot = (uint32_t)noise() & 0x3f;
+                break;
+            case 1:
+                *(volatile uint32_t*)slot = 0x11;  // asks, in the other's name
+                break;
+            case 2:
+                ((volatile uint32_t*)slot)[1] = (uint32_t)number;
+                break;
+            default:
+                slot[1 + noise() % 6] = noise() % 2 ? noise() : (uint64_t)(uintptr_t)memory;
+        }
+    }
+}
+static int slots() {
+    catch_faults();
+    memory = (char*)mmap(nullptr, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (int round = 0; round < 8; ++round) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            alarm(2);
+            for (int i = 0; i < 1000; ++i) syscall(SYS_getpid);
+            uint64_t base = 0;
+            asm volatile("rdgsbase %0" : "=r"(base));
+            pthread_t threads[2];
+            if (base != 0)
+                for (pthread_t& thread : threads) pthread_create(&thread, nullptr, forge, nullptr);
+            if (round % 2 == 1 && base != 0) {
+                // Its own slot set to something before each call, and %gs to another's or to nothing.
+                for (;;) {
+                    if (sigsetjmp(back, 1) != 0) continue;
+                    uint64_t other = noise() % 2 ? base : base + 0x4000 * (noise() % 8) - 0x10000;
+                    asm volatile("wrgsbase %0" : : "r"(other));
+                    for (int i = 0; i < 100; ++i) syscall(SYS_getpid);
+                }
+            }
+            slot = (volatile uint64_t*)base;
+            for (;;) {
+                if (sigsetjmp(back, 1) != 0) continue;
+                syscall(SYS_getpid);
+                syscall(SYS_getppid);
+            }
+        }
+        int status = 0;
+        waitpid(pid, &status, 0);
+    }
+    puts("survived");
+    return 0;
+}
+
 // Registers that no compiler would leave at a system call.
 static int registers() {
     struct Attack {
@@ -550,6 +608,7 @@ int main(int argc, char** argv) {
     if (strcmp(what, "pids") == 0) return pids();
     if (strcmp(what, "jump") == 0) return own_pages(true, false);
     if (strcmp(what, "own-pages") == 0) return own_pages(false, true);
+    if (strcmp(what, "slots") == 0) return slots();
     if (strcmp(what, "scribble") == 0) return scribble();
     if (strcmp(what, "registers") == 0) return registers();
     if (strcmp(what, "race") == 0 && argc == 4) return race(argv[2], argv[3]);

@@ -26,10 +26,10 @@ int64_t monotonic_time() {
 }
 
 CallPoller::~CallPoller() {
-    if (!thread_.joinable()) return;
+    if (!started_) return;
     awake_.store(2);
     awake_.notify_all();
-    thread_.join();
+    pthread_join(thread_, nullptr);
 }
 
 void CallPoller::watch(HostThread& thread, int64_t now) {
@@ -45,14 +45,19 @@ void CallPoller::watch(HostThread& thread, int64_t now) {
     const int allowed = allowed_cpus();
     if (cpus == 0 || allowed < cpus) cpus = allowed;
     if (!budget_.may_wake(now, running_.load(std::memory_order_relaxed), cpus)) return;
+    usable_cpus_.store(cpus, std::memory_order_relaxed);
     if (!started_) {
         // All signals are for other threads.
         sigset_t all, before;
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, &before);
-        thread_ = std::thread([this] { run(); });
+        auto body = [](void* self) -> void* {
+            static_cast<CallPoller*>(self)->run();
+            return nullptr;
+        };
+        started_ = pthread_create(&thread_, nullptr, body, this) == 0;
         pthread_sigmask(SIG_SETMASK, &before, nullptr);
-        started_ = true;
+        if (!started_) return budget_.ended(now, 0, true);
     }
     free->thread = &thread;
     free->word.store(&thread.slot_word(), std::memory_order_release);
@@ -136,7 +141,9 @@ void CallPoller::poll() {
         __builtin_ia32_pause();
         if (pass % 16 != 0) continue;
         const int64_t now = monotonic_time();
-        contended = now - last_look > PollBudget::kContended;
+        // Somebody else had this CPU, or one of the pod's own threads may want it.
+        contended =
+            now - last_look > PollBudget::kContended || running_.load(std::memory_order_relaxed) >= usable_cpus_;
         if (contended || now - last_call > PollBudget::kIdle || awake_.load(std::memory_order_relaxed) == 2) break;
         last_look = now;
     }

@@ -9,6 +9,7 @@
 // is copied once, and made only for a thread that the sentry has nothing in hand of (HostThread::claim).
 #pragma once
 
+#include <pthread.h>
 #include <sched.h>
 
 #include <array>
@@ -16,7 +17,6 @@
 #include <cstdint>
 #include <mutex>
 #include <optional>
-#include <thread>
 
 #include "sentry/platform/seccomp/poll_policy.h"
 #include "sentry/platform/seccomp/stub_abi.h"
@@ -42,6 +42,7 @@ class CallPoller {
     void application_goes() { running_.fetch_add(1, std::memory_order_relaxed); }
     void application_stopped() { running_.fetch_sub(1, std::memory_order_relaxed); }
 
+    bool polling() const { return awake_.load() == 1; }
     uint64_t answered() const { return answered_.load(std::memory_order_relaxed); }
 
   private:
@@ -67,13 +68,14 @@ class CallPoller {
     std::atomic<uint32_t> awake_{0};  // 0: the poller sleeps on it, 1: it polls, 2: it shall end
     std::atomic<int> running_{0};
     std::atomic<int> cpus_{0};
+    std::atomic<int> usable_cpus_{1};
     std::atomic<int> waker_cpu_{-1};
     std::atomic<int64_t> woken_at_{0};
     std::atomic<uint64_t> answered_{0};
     // The poller's own.
     cpu_set_t home_{};
     int left_cpu_ = -1;
-    std::thread thread_;
+    pthread_t thread_{};
 };
 
 // Nanoseconds of CLOCK_MONOTONIC.

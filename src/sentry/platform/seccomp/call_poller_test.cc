@@ -103,7 +103,24 @@ TEST_F(CallPollerTest, EachCallIsAnsweredOnceByOneOfTheTwo) {
     EXPECT_EQ(stop.reason, StopReason::kSyscall);
 }
 
-// A platform that is idle, or whose calls are slow, has its poller asleep.
+// However much it was used: without calls it sleeps.
+TEST_F(CallPollerTest, SleepsSoonAfterTheLastCall) {
+    start();
+    answers_.refuse = true;
+    for (int i = 0; i < 2000; ++i) {
+        stop_ = thread_->complete_syscall(0);
+        ASSERT_EQ(stop_.reason, StopReason::kSyscall);
+    }
+    for (int i = 0; i < 10'000 && platform_->polling(); ++i)
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    EXPECT_FALSE(platform_->polling());
+    const uint64_t calls = platform_->calls_polled();
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    EXPECT_FALSE(platform_->polling());
+    EXPECT_EQ(platform_->calls_polled(), calls);
+}
+
+// A platform whose calls are slow has its poller asleep.
 TEST_F(CallPollerTest, SlowCallsWakeNobody) {
     start();
     for (int i = 0; i < 30; ++i) {

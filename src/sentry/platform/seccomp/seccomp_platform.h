@@ -64,6 +64,7 @@ class SeccompPlatform final : public Platform {
     // CPUs that the pod may use, if fewer than its affinity says.
     void set_cpus(unsigned cpus) { poller_.set_cpus(static_cast<int>(cpus)); }
     // Calls that came in shared memory.
+    bool polling() const { return poller_.polling(); }
     uint64_t calls_polled() const { return poller_.answered(); }
 
     // Makes stubs ahead of need, until `count` are waiting.
