@@ -115,8 +115,8 @@ bool is_quick(Task& task, const SyscallStop& call) {
 
 std::optional<QuickAnswer> TaskRunner::answer_now(Task& task, const SyscallStop& call) {
     Task::Parts& parts = task.parts();
-    if (task.attention_.load(std::memory_order_seq_cst) != 0 || task.kernel().watched() || parts.hold ||
-        !always_allowed(task, call.nr) || !is_quick(task, call))
+    if (task.attention_.load(std::memory_order_seq_cst) != 0 || task.kernel().watched() || is_traced(task) ||
+        parts.hold || !always_allowed(task, call.nr) || !is_quick(task, call))
         return std::nullopt;
     const SyscallRow* row = find_syscall(call.nr);
     if (row == nullptr || row->handler == nullptr) return std::nullopt;

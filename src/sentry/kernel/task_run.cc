@@ -145,7 +145,7 @@ TaskRunner::Next TaskRunner::handle_untraced_syscall(Task& task, const Stop& sto
     const SyscallRow* row = find_syscall(call.nr);
     if (row == nullptr) [[unlikely]]
         return next;
-    if (call.often) [[unlikely]]
+    if (call.often && !is_traced(task)) [[unlikely]]
         task.memory().patch_call_site(call);
     Task::Parts& parts = task.parts();
     parts.may_park = may_park && !task.kernel().watched() && may_be_parked(call.nr);
