@@ -300,8 +300,6 @@ CASE(code_protected_again_goes_on) {
         make_hot(500);
         OK(mprotect(page_of_syscall(), 8192, PROT_READ | PROT_EXEC));
         make_hot(500);
-        OK(mprotect(page_of_syscall(), 8192, PROT_READ));
-        OK(mprotect(page_of_syscall(), 8192, PROT_READ | PROT_EXEC));
     }
 }
 
