@@ -1,6 +1,7 @@
 // Pipes and fifos: sizes, ends, blocking, atomic writes, readiness, splice, tee and vmsplice.
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
 
 #include "case.h"
@@ -396,4 +397,45 @@ CASE(sigio_from_pipe) {
     OK(fcntl(p.in(), F_SETFL, O_ASYNC));
     EXPECT_EQ(write(p.out(), "x", 1), 1);
     EXPECT_EQ(got, SIGIO);
+}
+CASE(sigio_with_a_number_tells_which) {
+    Pipe p;
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGRTMIN + 1);
+    OK(sigprocmask(SIG_BLOCK, &set, nullptr));
+    OK(fcntl(p.in(), F_SETSIG, SIGRTMIN + 1));
+    EXPECT_EQ(fcntl(p.in(), F_GETSIG), SIGRTMIN + 1);
+    OK(fcntl(p.in(), F_SETFL, O_ASYNC));
+    OK(fcntl(p.in(), F_SETOWN, getpid()));
+    EXPECT_EQ(write(p.out(), "x", 1), 1);
+    siginfo_t info;
+    timespec none{};
+    EXPECT_EQ(sigtimedwait(&set, &info, &none), SIGRTMIN + 1);
+    EXPECT_EQ(info.si_fd, p.in());
+    EXPECT_EQ(info.si_code, POLL_IN);
+    EXPECT((info.si_band & POLLIN) != 0);
+    OK(fcntl(p.in(), F_SETFL, 0));
+    EXPECT_EQ(write(p.out(), "x", 1), 1);
+    FAILS(sigtimedwait(&set, &info, &none), EAGAIN);
+}
+CASE(sigio_between_processes) {
+    int ends[2];
+    OK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGIO);
+    OK(sigprocmask(SIG_BLOCK, &set, nullptr));
+    OK(fcntl(ends[0], F_SETOWN, -getpgrp()));
+    int on = 1;
+    OK(ioctl(ends[0], FIOASYNC, &on));
+    EXPECT((fcntl(ends[0], F_GETFL) & O_ASYNC) != 0);
+    in_child([&] { EXPECT_EQ(write(ends[1], "x", 1), 1); });
+    timespec patience{5, 0};
+    EXPECT_EQ(sigtimedwait(&set, nullptr, &patience), SIGIO);
+}
+CASE(sigio_without_an_owner) {
+    Pipe p;
+    OK(fcntl(p.in(), F_SETFL, O_ASYNC));
+    EXPECT_EQ(write(p.out(), "x", 1), 1);
 }

@@ -19,6 +19,8 @@
 #include "sentry/net/inet/inet_socket.h"
 #include "sentry/net/network.h"
 #include "sentry/net/socket.h"
+#include "sentry/vfs/dentry.h"
+#include "sentry/vfs/mount.h"
 
 namespace casemate::sentry {
 namespace {
@@ -39,6 +41,27 @@ std::vector<Ref<Process>> wanted_processes(Kernel& kernel, const std::string& co
         wanted.push_back(std::move(process));
     }
     return wanted;
+}
+
+// Where a file is in the pod's tree, whichever root its user has: no task is asked, which may end at any time.
+std::string name_of(const File& file) {
+    std::string text;
+    for (Path at = file.path(); at;) {
+        if (at.mount && at.dentry == at.mount->root()) {
+            Path below = at.mount->mountpoint();
+            if (!below) break;
+            at = std::move(below);
+            continue;
+        }
+        Ref<Dentry> parent = at.dentry->parent();
+        if (parent == at.dentry) {  // never in a directory: "/memfd:x"
+            text.insert(0, at.dentry->name());
+            break;
+        }
+        text.insert(0, "/" + at.dentry->name());
+        at = Path(at.mount, std::move(parent));
+    }
+    return text.empty() ? "/" : text;
 }
 
 // Where it is: in which call, with which arguments and where in the application.
@@ -77,6 +100,65 @@ std::string tasks_text(Kernel& kernel, const std::vector<Ref<Process>>& processe
                 seccomp.mode != 0 ? fmt::format(" seccomp {}", seccomp.filters) : "");
             first = false;
         }
+    }
+    return text;
+}
+
+// Registers and return addresses of every task, the latter as offsets in what is mapped there, which is what addr2line
+// wants. A task that sleeps in a call shows where it made it.
+std::string stacks_text(Kernel& kernel, const std::vector<Ref<Process>>& processes) {
+    constexpr size_t kMostFrames = 32, kMostTasks = 1000;
+    constexpr Nanoseconds kPatience = kSecond / 2;
+    struct Asked {
+        Ref<Task> task;
+        Ref<TaskPicture> picture;
+    };
+    std::vector<Asked> asked;
+    for (const Ref<Process>& process : processes)
+        for (const Ref<Task>& task : kernel.tasks().threads_of(*process))
+            if (asked.size() < kMostTasks) asked.push_back({task, ask_for_picture(*task)});
+    Nanoseconds deadline = monotonic_now() + kPatience;
+    std::string text;
+    for (const Asked& one : asked) {
+        Task& task = *one.task;
+        Ref<AddressSpace> memory = task.memory_of();
+        char state = task.state();
+        text += fmt::format("{} {} {}: {}\n", task.pid().root_number(), printable(task.name(), 15), state,
+                            place_of(task, state));
+        if (!memory) continue;
+        auto maps = memory->snapshot();
+        auto map_of = [&](GuestAddr address) -> const AddressSpace::VmaInfo* {
+            auto after = std::ranges::upper_bound(maps, address, {}, &AddressSpace::VmaInfo::start);
+            if (after == maps.begin() || address >= std::prev(after)->end) return nullptr;
+            return &*std::prev(after);
+        };
+        auto line = [&](size_t number, GuestAddr address) {
+            const AddressSpace::VmaInfo* map = map_of(address);
+            std::string place = "not mapped";
+            if (map != nullptr) {
+                std::string name = map->file ? name_of(*map->file) : map->name.empty() ? "[anonymous]" : map->name;
+                place = fmt::format("{}+{:#x}", printable(name, 500), address - map->start + map->offset);
+            }
+            text += fmt::format("  #{:<2} {:#018x} {}\n", number, address, place);
+        };
+        if (!one.picture->wait_until(deadline)) {
+            line(0, task.parts().call.ip.load());
+            continue;
+        }
+        const Registers& r = one.picture->registers;
+        text += fmt::format(
+            "  rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}\n  rsi {:016x} rdi {:016x} rbp {:016x} rsp {:016x}\n"
+            "  r8  {:016x} r9  {:016x} r10 {:016x} r11 {:016x}\n  r12 {:016x} r13 {:016x} r14 {:016x} r15 {:016x}\n"
+            "  rip {:016x} flags {:08x} fs {:016x} gs {:016x}\n",
+            r.ax, r.bx, r.cx, r.dx, r.si, r.di, r.bp, r.sp, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.ip,
+            r.flags, r.fs_base, r.gs_base);
+        auto reads = [&](GuestAddr end, std::byte* into, size_t size) {
+            const AddressSpace::VmaInfo* map = map_of(end - 1);
+            if (map == nullptr || (map->protection & PROT_EXEC) == 0 || end - map->start < size) return false;
+            return memory->copy_in(end - size, into, size).ok();
+        };
+        size_t number = 0;
+        for (GuestAddr address : backtrace_of(*one.picture, reads, kMostFrames)) line(number++, address);
     }
     return text;
 }
@@ -262,8 +344,9 @@ std::string files_text(Kernel& kernel, const std::vector<Ref<Process>>& processe
                         fmt::format("{:>6} ... ({} descriptors in all)\n", process->pid->root_number(), open.size());
                     break;
                 }
-                text += fmt::format("{:>6} {:>5} {:#010o} {}\n", process->pid->root_number(), fd, (*file)->flags(),
-                                    printable((*file)->link_name(*task), 1024));
+                text +=
+                    fmt::format("{:>6} {:>5} {:#010o} {}\n", process->pid->root_number(), fd, (*file)->flags(),
+                                printable((*file)->path() ? name_of(**file) : (*file)->link_name(*task), 1024));
             }
             break;  // threads share the table
         }
@@ -281,9 +364,7 @@ void Pod::get_diagnostics(v1::GetDiagnosticsRequest request, Answer<v1::GetDiagn
             return static_cast<void>(answer.fail(invalid(fmt::format("there is no section {}", one), "sections")));
     auto wanted = [&](std::string_view name) {
         if (request.sections().empty()) return name != "profile";
-        for (const std::string& one : request.sections())
-            if (one == name || (one == "stacks" && name == "tasks")) return true;
-        return false;
+        return std::ranges::find(request.sections(), name) != request.sections().end();
     };
     v1::GetDiagnosticsReply reply;
     auto add = [&](const char* name, std::string text) {
@@ -297,6 +378,7 @@ void Pod::get_diagnostics(v1::GetDiagnosticsRequest request, Answer<v1::GetDiagn
     };
     auto processes = wanted_processes(kernel_, request.container_id(), request.pid());
     if (wanted("tasks")) add("tasks", tasks_text(kernel_, processes));
+    if (wanted("stacks")) add("stacks", stacks_text(kernel_, processes));
     if (wanted("memory")) add("memory", memory_text(kernel_, processes));
     if (wanted("files")) add("files", files_text(kernel_, processes));
     if (wanted("sockets"))

@@ -73,14 +73,24 @@ bool WakeBatch::serves_other_than(const Task& task) {
     return batch_of_thread != nullptr && batch_of_thread->task_ != &task;
 }
 
+void WakeBatch::add_work(Ref<DeferredWork> work) {
+    works_.push_back(std::move(work));
+    TaskRunner::stop_application(task_);
+}
+
 bool WakeBatch::run(WakeOn where) {
-    if (ready_.empty() || running_) return false;
+    if (empty() || running_) return false;
     running_ = true;
-    for (size_t i = 0; i < ready_.size(); ++i) {
-        Ref<Task> task = std::move(ready_[i]);
-        TaskRunner::make_again(*task, where);
+    while (!empty()) {
+        // Each may bring more of both.
+        for (size_t i = 0; i < ready_.size(); ++i) {
+            Ref<Task> task = std::move(ready_[i]);
+            TaskRunner::make_again(*task, where);
+        }
+        ready_.clear();
+        for (size_t i = 0; i < works_.size(); ++i) Ref<DeferredWork>(std::move(works_[i]))->run();
+        works_.clear();
     }
-    ready_.clear();
     running_ = false;
     return true;
 }

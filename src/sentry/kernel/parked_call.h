@@ -91,6 +91,12 @@ class ParkedCall {
     Deadline deadline_;
 };
 
+// Something that an event asks for but that cannot be done under the locks of its source.
+class DeferredWork : public RefCounted {
+  public:
+    virtual void run() = 0;
+};
+
 // The parked calls that a task's thread has claimed while it worked for its own task. It sees to them before it waits
 // for anything.
 class WakeBatch {
@@ -109,7 +115,9 @@ class WakeBatch {
     static bool serves_other_than(const Task& task);
 
     void add(Task& task) { ready_.emplace_back(&task); }
-    bool empty() const { return ready_.empty(); }
+    // To be done before the present call of the thread's task ends.
+    void add_work(Ref<DeferredWork> work);
+    bool empty() const { return ready_.empty() && works_.empty(); }
     // Makes the calls again and answers. Holds no lock. True: there were any.
     bool run(WakeOn where);
 
@@ -117,6 +125,7 @@ class WakeBatch {
     Task* const task_;
     bool running_ = false;
     std::vector<Ref<Task>> ready_;
+    std::vector<Ref<DeferredWork>> works_;
 };
 
 }  // namespace casemate::sentry

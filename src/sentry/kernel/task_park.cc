@@ -142,6 +142,7 @@ TaskRunner::Next TaskRunner::wait_parked(Task& task, Stop& stop) {
                 }
                 // A fault instead of the stop is raised again by its instruction.
                 parts.has_registers = stop.has_registers = true;
+                take_wanted_picture(task);
                 Next next;
                 if (parts.parked_answer) {
                     next = {Next::Kind::kComplete, *parts.parked_answer};

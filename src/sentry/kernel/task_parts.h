@@ -15,6 +15,7 @@
 #include "sentry/kernel/syscall_filter.h"
 #include "sentry/kernel/task.h"
 #include "sentry/kernel/task_hold.h"
+#include "sentry/kernel/task_look.h"
 #include "sentry/kernel/tracing.h"
 
 namespace casemate::sentry {
@@ -45,7 +46,8 @@ struct Task::Parts {
     std::atomic<const SyscallFilter*> filter{nullptr};
     std::atomic<bool> no_new_privileges_by_sync{false};  // beside the one in Credentials
 
-    Tracing tracing;  // has its own rules
+    Tracing tracing;               // has its own rules
+    WantedPicture wanted_picture;  // likewise
 
     // --- Guarded by TaskSet::mutex ---
     bool exiting = false;  // has begun to exit: no signals, not a target

@@ -267,6 +267,8 @@ bool TaskRunner::before_application(Task& task, Next& next, const Stop& last) {
     Task::Parts& parts = task.parts();
     task.attention_.store(0, std::memory_order_seq_cst);
     if (parts.hold && parts.hold->overdue()) release_held_parent(task);
+    if (parts.wanted_picture.wanted.load(std::memory_order_relaxed) && next.kind == Next::Kind::kResume) [[unlikely]]
+        take_wanted_picture(task);
     // The mask of sigsuspend, ppoll... ends with the call, unless a signal ended the call: then that is chosen by it.
     auto restore_mask = [&] {
         if (!parts.saved_mask) return;

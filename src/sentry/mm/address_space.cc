@@ -233,11 +233,12 @@ SysResult<void> AddressSpace::protect(GuestAddr address, uint64_t size, int prot
 SysResult<GuestAddr> AddressSpace::remap(GuestAddr old_address, uint64_t old_size, uint64_t new_size, int flags,
                                          GuestAddr target) {
     if (flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP)) return Errno(EINVAL);
-    if (flags & MREMAP_DONTUNMAP) return Errno(EINVAL);
     if ((flags & MREMAP_FIXED) && !(flags & MREMAP_MAYMOVE)) return Errno(EINVAL);
     auto new_rounded = page_up_checked(new_size), old_rounded = page_up_checked(old_size);
     if (!page_aligned(old_address) || !new_rounded || !old_rounded || *new_rounded == 0) return Errno(EINVAL);
     uint64_t size = *new_rounded, had = *old_rounded;
+    bool leaves = (flags & MREMAP_DONTUNMAP) != 0;
+    if (leaves && (!(flags & MREMAP_MAYMOVE) || had != size)) return Errno(EINVAL);
     if (!state_->valid_range(old_address, had) || size > state_->top_) return Errno(EINVAL);
     if (flags & MREMAP_FIXED) {
         if (!page_aligned(target) || !state_->valid_range(target, size) || target < kMinAddress) return Errno(EINVAL);
@@ -262,7 +263,7 @@ SysResult<GuestAddr> AddressSpace::remap(GuestAddr old_address, uint64_t old_siz
          i < state_->vmas_.size() && state_->vmas_[i].start < old_address + had; i++)
         if (state_->vmas_[i].thunks) return Errno(EFAULT);
     TRY(state_->unpatch(old_address, old_address + had, changes, true));
-    bool moves = (flags & MREMAP_FIXED) || had == 0;
+    bool moves = (flags & MREMAP_FIXED) || had == 0 || leaves;
     if (!moves && size <= had) {
         if (size < had) state_->remove(old_address + size, old_address + had, changes);
         TRY(state_->commit(changes));
@@ -318,6 +319,19 @@ SysResult<GuestAddr> AddressSpace::remap(GuestAddr old_address, uint64_t old_siz
         if (vma.backing == Backing::kHostPrivate) TRY(state_->own_host_private(vma));
         if (vma.backing == Backing::kBorrowed) TRY(state_->own_borrowed(vma));
     }
+    // What MREMAP_DONTUNMAP leaves in its place: the same mappings, with nothing of their own in them.
+    std::vector<Vma> left;
+    Changes left_behind;
+    for (size_t i = 0; leaves && i < moved.size(); ++i) {
+        left.push_back(moved[i]);
+        auto backed = state_->back(left.back(), left_behind, false);
+        if (backed.ok()) continue;
+        left.pop_back();
+        for (Vma& vma : left)
+            if (vma.backing == Backing::kMemory) changes.to_free.push_back({vma.memory_offset, vma.size()});
+        TRY(state_->commit(changes));
+        return backed.take_error();
+    }
     state_->vmas_.erase(state_->vmas_.begin() + static_cast<ptrdiff_t>(first),
                         state_->vmas_.begin() + static_cast<ptrdiff_t>(last));
     changes.orders.push_back({.kind = MapOrder::Kind::kUnmap, .address = old_address, .size = keep});
@@ -329,6 +343,11 @@ SysResult<GuestAddr> AddressSpace::remap(GuestAddr old_address, uint64_t old_siz
             state_->map_memory(vma, changes, false);
         else if (vma.object)
             TRY(state_->map_object(vma, vma.start, vma.end, changes));
+        state_->insert(std::move(vma));
+    }
+    changes.orders.insert(changes.orders.end(), left_behind.orders.begin(), left_behind.orders.end());
+    for (Vma& vma : left) {
+        if (vma.object) vma.object->add_mapping(*this);
         state_->insert(std::move(vma));
     }
     if (size > keep) TRY(grow(at, keep, size));

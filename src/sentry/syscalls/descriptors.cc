@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "base/checked.h"
+#include "sentry/kernel/async_notice.h"
 #include "sentry/kernel/task.h"
 #include "sentry/syscalls/table.h"
 #include "sentry/vfs/locks.h"
@@ -131,12 +132,14 @@ struct OwnerEx {  // struct f_owner_ex
     int32_t pid;
 };
 
-SysResult<int64_t> set_status(File& file, int flags) {
+SysResult<int64_t> set_status(Task& task, File& file, int fd, int flags) {
     if ((flags & O_DIRECT) && !(file.flags() & O_DIRECT)) {
         Inode* inode = file.inode();
         if (inode != nullptr && S_ISREG(inode->mode()) && file.host_descriptor() < 0) return Errno(EINVAL);
     }
+    bool changes = ((flags ^ file.flags()) & O_ASYNC) != 0;
     file.set_status_flags(flags);
+    if (changes) update_async_notice(task, file, fd);
     return int64_t{0};
 }
 
@@ -174,7 +177,7 @@ SysResult<int64_t> sys_fcntl(Task& task, const SyscallArgs& args) {
             return static_cast<int64_t>(flags);
         }
         case F_SETFL:
-            return set_status(file, static_cast<int>(argument));
+            return set_status(task, file, fd, static_cast<int>(argument));
         case F_GETLK:
         case F_SETLK:
         case F_SETLKW:
@@ -189,6 +192,7 @@ SysResult<int64_t> sys_fcntl(Task& task, const SyscallArgs& args) {
             owner.type = id < 0 ? F_OWNER_PGRP : F_OWNER_PID;
             owner.id = id < 0 ? -id : id;
             file.set_owner(owner);
+            if ((file.flags() & O_ASYNC) != 0) update_async_notice(task, file, fd);
             return int64_t{0};
         }
         case F_GETOWN: {
@@ -202,6 +206,7 @@ SysResult<int64_t> sys_fcntl(Task& task, const SyscallArgs& args) {
             owner.type = given.type;
             owner.id = given.pid;
             file.set_owner(owner);
+            if ((file.flags() & O_ASYNC) != 0) update_async_notice(task, file, fd);
             return int64_t{0};
         }
         case F_GETOWN_EX: {
@@ -214,6 +219,7 @@ SysResult<int64_t> sys_fcntl(Task& task, const SyscallArgs& args) {
             File::Owner owner = file.owner();
             owner.signal = static_cast<int>(argument);
             file.set_owner(owner);
+            if ((file.flags() & O_ASYNC) != 0) update_async_notice(task, file, fd);
             return int64_t{0};
         }
         case F_GETSIG:
@@ -252,6 +258,7 @@ SysResult<int64_t> sys_ioctl(Task& task, const SyscallArgs& args) {
             int32_t on = TRY(task.read(UserPtr<int32_t>(argument)));
             int flags = file->flags();
             file->set_status_flags(on != 0 ? flags | O_ASYNC : flags & ~O_ASYNC);
+            update_async_notice(task, *file, fd);
             return int64_t{0};
         }
         case FIOQSIZE: {

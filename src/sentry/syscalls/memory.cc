@@ -186,7 +186,7 @@ constexpr SyscallRow kRows[] = {
     {10, "mprotect", sys_mprotect, Support::kFull},
     {11, "munmap", sys_munmap, Support::kFull},
     {12, "brk", sys_brk, Support::kFull},
-    {25, "mremap", sys_mremap, Support::kPartial, "no MREMAP_DONTUNMAP"},
+    {25, "mremap", sys_mremap, Support::kFull},
     {26, "msync", sys_msync, Support::kFull},
     {27, "mincore", sys_mincore, Support::kFull},
     {28, "madvise", sys_madvise, Support::kPartial, "no MADV_GUARD_*, HWPOISON, SOFT_OFFLINE"},
