@@ -47,6 +47,7 @@ bool Connection::parse(std::string_view message, Parsed& parsed) const {
 
 void Connection::fill(FileServer::Entry entry) {
     header_.attributes = entry.attributes;
+    header_.parent = entry.parent;
     header_.node = entry.node;
     header_.value = entry.value;
     reply_fd_ = std::move(entry.fd);
@@ -75,7 +76,7 @@ SysResult<void> Connection::dispatch(const Parsed& parsed) {
             fill(TRY(server_.open(target, r.open_flags)));
             return {};
         case Op::kCreate:
-            fill(TRY(server_.create(target, r.mode, r.uid, r.gid)));
+            fill(TRY(server_.create(target, r.mode, r.uid, r.gid, r.flags)));
             return {};
         case Op::kCreateUnnamed:
             fill(TRY(server_.create_unnamed(target, r.mode, r.uid, r.gid)));
@@ -87,16 +88,17 @@ SysResult<void> Connection::dispatch(const Parsed& parsed) {
             fill(TRY(server_.make_node(target, r.mode, r.device, r.uid, r.gid)));
             return {};
         case Op::kSymlink:
-            fill(TRY(server_.make_symlink(target, parsed.data, r.uid, r.gid)));
+            fill(TRY(server_.make_symlink(target, parsed.data, r.uid, r.gid, r.flags)));
             return {};
         case Op::kLink:
-            fill(TRY(server_.link(target, target2)));
+            fill(TRY(server_.link(target, target2, r.flags)));
             return {};
         case Op::kUnlink:
             fill(TRY(server_.unlink(target, r.flags)));
             return {};
         case Op::kRemoveDirectory:
-            return server_.remove_directory(target);
+            fill(TRY(server_.remove_directory(target, r.flags)));
+            return {};
         case Op::kRename:
             fill(TRY(server_.rename(target, target2, static_cast<uint32_t>(r.value), r.flags)));
             return {};
@@ -109,6 +111,8 @@ SysResult<void> Connection::dispatch(const Parsed& parsed) {
         case Op::kGetAttributes:
             fill(TRY(server_.get_attributes(target, r.flags)));
             return {};
+        case Op::kAttributesOf:
+            return server_.attributes_of(target, parsed.data, reply_, kMaxMessage);
         case Op::kSetAttributes:
             fill(TRY(server_.set_attributes(target, r)));
             return {};

@@ -209,6 +209,12 @@ SysResult<FileServer::Entry> FileServer::open(Target target, uint32_t open_flags
     return entry;
 }
 
+void FileServer::tell_parent(const Place& place, uint16_t flags, Entry& entry) {
+    if (!(flags & kFlagParent)) return;
+    auto parent = read_attributes(place.parent);
+    if (parent.ok()) entry.parent = *parent;
+}
+
 // Owner and mode of something new, then its attributes.
 SysResult<FileServer::Entry> FileServer::finish_new(Place& place, uint32_t mode, uint32_t uid, uint32_t gid,
                                                     uint16_t flags) {
@@ -221,11 +227,13 @@ SysResult<FileServer::Entry> FileServer::finish_new(Place& place, uint32_t mode,
         if (::fchmodat(proc_self_fd_.get(), proc_name(fd.get()).c_str(), mode & kPermissionBits, 0) != 0)
             return last_errno();
     entry.attributes = TRY(read_attributes(fd.get()));
+    tell_parent(place, flags, entry);
     if (flags & (kFlagWantNode | kFlagWantAnyNode)) entry.node = TRY(add_node(std::move(fd), place.mount));
     return entry;
 }
 
-SysResult<FileServer::Entry> FileServer::create(Target target, uint32_t mode, uint32_t uid, uint32_t gid) {
+SysResult<FileServer::Entry> FileServer::create(Target target, uint32_t mode, uint32_t uid, uint32_t gid,
+                                                uint16_t flags) {
     Place place = TRY(this->place(target, true));
     UniqueFd fd(::openat(place.parent, place.name.c_str(),
                          O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY, mode & kPermissionBits));
@@ -243,6 +251,7 @@ SysResult<FileServer::Entry> FileServer::create(Target target, uint32_t mode, ui
     Entry entry;
     entry.attributes = *made;
     if (owner || permissions) entry.attributes = TRY(read_attributes(fd.get()));
+    tell_parent(place, flags, entry);
     entry.fd = std::move(fd);
     return entry;
 }
@@ -296,17 +305,17 @@ SysResult<FileServer::Entry> FileServer::make_node(Target target, uint32_t mode,
     return entry;
 }
 
-SysResult<FileServer::Entry> FileServer::make_symlink(Target target, std::string_view text, uint32_t uid,
-                                                      uint32_t gid) {
+SysResult<FileServer::Entry> FileServer::make_symlink(Target target, std::string_view text, uint32_t uid, uint32_t gid,
+                                                      uint16_t flags) {
     if (text.empty() || text.size() >= kMaxPathBytes || text.find('\0') != std::string_view::npos) return Errno(EINVAL);
     Place place = TRY(this->place(target, true));
     if (::symlinkat(std::string(text).c_str(), place.parent, place.name.c_str()) != 0) return last_errno();
-    auto entry = finish_new(place, 0777, uid, gid, 0);
+    auto entry = finish_new(place, 0777, uid, gid, flags & kFlagParent);
     if (!entry.ok()) ::unlinkat(place.parent, place.name.c_str(), 0);
     return entry;
 }
 
-SysResult<FileServer::Entry> FileServer::link(Target target, Target new_name) {
+SysResult<FileServer::Entry> FileServer::link(Target target, Target new_name, uint16_t flags) {
     uint32_t mount = 0;
     UniqueFd fd = TRY(resolve(target, &mount));
     Place place = TRY(this->place(new_name, true));
@@ -320,6 +329,7 @@ SysResult<FileServer::Entry> FileServer::link(Target target, Target new_name) {
     }
     Entry entry;
     entry.attributes = TRY(read_attributes(fd.get()));
+    tell_parent(place, flags, entry);
     return entry;
 }
 
@@ -333,13 +343,16 @@ SysResult<FileServer::Entry> FileServer::unlink(Target target, uint16_t flags) {
         entry.attributes = TRY(read_attributes(kept.get()));
         entry.node = TRY(add_node(std::move(kept), place.mount));
     }
+    tell_parent(place, flags, entry);
     return entry;
 }
 
-SysResult<void> FileServer::remove_directory(Target target) {
+SysResult<FileServer::Entry> FileServer::remove_directory(Target target, uint16_t flags) {
     Place place = TRY(this->place(target, true));
     if (::unlinkat(place.parent, place.name.c_str(), AT_REMOVEDIR) != 0) return last_errno();
-    return {};
+    Entry entry;
+    tell_parent(place, flags, entry);
+    return entry;
 }
 
 SysResult<FileServer::Entry> FileServer::rename(Target target, Target new_name, uint32_t rename_flags, uint16_t flags) {
@@ -376,6 +389,21 @@ SysResult<FileServer::Entry> FileServer::get_attributes(Target target, uint16_t 
     if ((flags & kFlagWantAnyNode) || ((flags & kFlagWantNode) && S_ISDIR(entry.attributes.mode)))
         entry.node = TRY(add_node(std::move(fd), mount));
     return entry;
+}
+
+SysResult<void> FileServer::attributes_of(Target directory, std::string_view names, std::string& into, size_t room) {
+    UniqueFd fd = TRY(resolve(directory));
+    while (!names.empty()) {
+        std::string name(names.substr(0, names.find('\0')));
+        names.remove_prefix(std::min(name.size() + 1, names.size()));
+        TRY(check_path(name));
+        if (name.empty() || name.find('/') != std::string::npos) return Errno(EINVAL);
+        if (into.size() + sizeof(Attributes) > room) return {};
+        auto read = read_attributes_at(fd.get(), name.c_str());
+        Attributes attributes = read.ok() ? *read : Attributes();
+        into.append(reinterpret_cast<const char*>(&attributes), sizeof(attributes));
+    }
+    return {};
 }
 
 SysResult<FileServer::Entry> FileServer::set_attributes(Target target, const Request& change) {

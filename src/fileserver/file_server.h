@@ -48,6 +48,7 @@ class FileServer {
         NodeId node = 0;  // if asked for
         UniqueFd fd;      // if opened
         uint64_t value = 0;
+        Attributes parent;  // with kFlagParent
     };
     SysResult<Entry> attach(uint64_t token);
     // Attributes of each component found are appended to `found`; stops behind the first symlink, whose text goes to
@@ -60,14 +61,14 @@ class FileServer {
     };
     SysResult<LookupResult> lookup(Target target, uint16_t flags, std::vector<Attributes>& found, std::string& link);
     SysResult<Entry> open(Target target, uint32_t open_flags);
-    SysResult<Entry> create(Target target, uint32_t mode, uint32_t uid, uint32_t gid);
+    SysResult<Entry> create(Target target, uint32_t mode, uint32_t uid, uint32_t gid, uint16_t flags = 0);
     SysResult<Entry> create_unnamed(Target directory, uint32_t mode, uint32_t uid, uint32_t gid);
-    SysResult<Entry> make_directory(Target target, uint32_t mode, uint32_t uid, uint32_t gid, uint16_t flags);
+    SysResult<Entry> make_directory(Target target, uint32_t mode, uint32_t uid, uint32_t gid, uint16_t flags = 0);
     SysResult<Entry> make_node(Target target, uint32_t mode, uint64_t device, uint32_t uid, uint32_t gid);
-    SysResult<Entry> make_symlink(Target target, std::string_view text, uint32_t uid, uint32_t gid);
-    SysResult<Entry> link(Target target, Target new_name);
+    SysResult<Entry> make_symlink(Target target, std::string_view text, uint32_t uid, uint32_t gid, uint16_t flags = 0);
+    SysResult<Entry> link(Target target, Target new_name, uint16_t flags = 0);
     SysResult<Entry> unlink(Target target, uint16_t flags);
-    SysResult<void> remove_directory(Target target);
+    SysResult<Entry> remove_directory(Target target, uint16_t flags = 0);
     SysResult<Entry> rename(Target target, Target new_name, uint32_t rename_flags, uint16_t flags);
     SysResult<std::string> read_link(Target target);
     // Appends ListEntry records to `into` up to `room` bytes; returns the cookie to go on with, 0 at the end.
@@ -75,6 +76,8 @@ class FileServer {
     SysResult<uint64_t> list(Target target, uint64_t cookie, uint16_t flags, std::string_view siblings,
                              std::string& into, size_t room);
     SysResult<Entry> get_attributes(Target target, uint16_t flags);
+    // Of several names (each with NUL) in one directory: appended as Attributes, zeros for what is not there.
+    SysResult<void> attributes_of(Target directory, std::string_view names, std::string& into, size_t room);
     SysResult<Entry> set_attributes(Target target, const Request& change);
     SysResult<struct statfs> statfs(Target target);
     SysResult<std::string> get_xattr(Target target, std::string_view name);
@@ -116,6 +119,7 @@ class FileServer {
     std::string proc_name(int fd) const { return std::to_string(fd); }
     SysResult<void> append_listing(int directory, uint64_t& cookie, uint16_t flags, std::string& into, size_t room,
                                    bool& complete);
+    static void tell_parent(const Place& place, uint16_t flags, Entry& entry);
     SysResult<Entry> finish_new(Place& place, uint32_t mode, uint32_t uid, uint32_t gid, uint16_t flags);
 
     const Limits limits_;

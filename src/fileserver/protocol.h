@@ -57,6 +57,7 @@ enum class Op : uint16_t {
     kSync,           // syncfs
     kForget,         // data: NodeIds
     kCreateUnnamed,  // O_TMPFILE -> descriptor, node, attributes; kLink with path empty names it
+    kAttributesOf,   // path: a directory; data: names in it, each with NUL -> data: an Attributes each, zeros if absent
 };
 
 constexpr uint16_t kFlagWantNode = 1;     // a node for the last component, if it is a directory
@@ -65,7 +66,8 @@ constexpr uint16_t kFlagWantOpen = 4;     // kLookup: also open the last compone
 constexpr uint16_t kFlagKeepNode = 8;     // kUnlink, kRename (of the replaced file)
 constexpr uint16_t kFlagAttributes = 16;  // kList: attributes of every entry, however many there are
 constexpr uint16_t kFlagPrefetch = 32;    // kList: small directories below may come along
-constexpr uint16_t kFlagNoReply = 64;     // kSetAttributes, kForget: nobody waits
+constexpr uint16_t kFlagNoReply = 64;     // kSetAttributes, kUnlink, kForget: nobody waits
+constexpr uint16_t kFlagParent = 128;     // what makes or removes a name: also the directory's attributes, afterwards
 
 // Times are seconds and nanoseconds since the epoch.
 struct Attributes {
@@ -100,8 +102,8 @@ struct Reply {
     NodeId node = 0;
     uint64_t value = 0;
     uint32_t count = 0;
-    uint32_t data_size = 0;  // bytes behind this header
-    Attributes attributes;
+    uint32_t data_size = 0;         // bytes behind this header
+    Attributes attributes, parent;  // `parent`: inode 0 if not known
 };
 
 // kList's data: records, each padded to 8 bytes. A section begins the listing of a directory below the one asked for

@@ -57,8 +57,8 @@ SysResult<void> SharedServer::work_off_posts(Connection& connection) {
         if (size > buffer_.size() || size > end - posts_read_ - sizeof(size)) return Errno(EPROTO);
         copy_posts(posts_read_ + sizeof(size), buffer_.data(), size);
         posts_read_ += sizeof(size) + size;
-        ring.read.store(posts_read_, std::memory_order_release);
         if (!connection.handle(std::string_view(buffer_.data(), size))) return Errno(EPROTO);
+        ring.read.store(posts_read_, std::memory_order_release);
     }
     return {};
 }

@@ -30,6 +30,8 @@ BootError boot_error(Errno error, std::string what, std::string field) {
 }
 
 void PodProcess::process_ended(Process& ended_process, int wait_status) {
+    // Who hears of the end may look at its files at once.
+    pod_.files_.flush();
     std::vector<Answer<v1::WaitProcessReply>> answers;
     v1::WaitProcessReply reply;
     {

@@ -239,6 +239,14 @@ uint64_t HostFiles::post(Request& request, std::string_view path, std::string_vi
     return posted_.fetch_add(1, std::memory_order_release) + 1;
 }
 
+void HostFiles::flush() {
+    if (!shared_) return;
+    PostRing& posts = area().posts;
+    uint64_t until = posts.written.load(std::memory_order_acquire);
+    while (static_cast<int64_t>(until - posts.read.load(std::memory_order_acquire)) > 0)
+        if (!ring(fileserver::kRingPosts)) return;
+}
+
 SysResult<HostFiles::Answer> HostFiles::call(Request& request, std::string_view path, std::string_view path2,
                                              std::string_view data) {
     Parts parts{path, path2, data};

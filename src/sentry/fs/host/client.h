@@ -45,6 +45,8 @@ class HostFiles {
     // Sends without waiting; returns a number that done() reaches when the server has worked it off for certain.
     uint64_t post(fileserver::Request& request, std::string_view path = {}, std::string_view path2 = {},
                   std::string_view data = {});
+    // Returns when all that was posted is worked off.
+    void flush();
     uint64_t done() const { return done_.load(std::memory_order_acquire); }
     // Told to the server with one of the next requests.
     void forget(fileserver::NodeId node);

@@ -299,6 +299,7 @@ SysResult<void> HostFile::allocate(Task&, int mode, int64_t offset, int64_t size
 
 SysResult<void> HostFile::sync(Task&, bool data_only) {
     if (inode_->host().read_only()) return {};
+    inode_->host().client().flush();
     if ((data_only ? ::fdatasync(fd_->fd.get()) : ::fsync(fd_->fd.get())) != 0) return last_errno();
     return {};
 }

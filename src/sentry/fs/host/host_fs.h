@@ -167,9 +167,15 @@ class HostInode final : public Inode {
     std::string following_siblings();
     // Puts the inodes of a looked-up path below this directory.
     SysResult<void> look_up_path(std::string_view path, bool open);
+    // Asks for the attributes of a name and of those that are listed behind it, of more each time.
+    SysResult<void> fetch_attributes(std::string_view name);
+    // What a reply to a change of names here tells of this directory.
+    void take_own(const HostFiles::Answer& answer);
+    uint16_t parent_flag() const { return host().shared() ? 0 : fileserver::kFlagParent; }
     void name_added(std::string_view name, HostInode& child);
     void name_removed(std::string_view name);
-    void lost_name(fileserver::NodeId node);
+    // `whole`: the name was where the file is asked for; `node` holds it from now on, if not 0.
+    void lost_name(fileserver::NodeId node, bool whole = true);
     Names& names_locked();
     bool fresh_locked() const;
     SysResult<void> know_xattrs();
@@ -180,6 +186,7 @@ class HostInode final : public Inode {
     static constexpr uint8_t kUnknownUser = 1, kUnknownGroup = 2;
     std::atomic<int32_t> open_files_{0};
     std::atomic<bool> was_listed_{false};  // a program read the directory
+    std::atomic<bool> made_here_{false};   // by the pod, in this life of the inode
 
     // Guarded by HostFileSystem::mutex_: where it is.
     Ref<HostInode> parent_;

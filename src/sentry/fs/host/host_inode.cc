@@ -85,14 +85,16 @@ void HostInode::last_ref_dropped() {
         if (!lost_) parent = parent_;
     }
     // The parent's table of names takes the attributes over, so that a lookup later on needs no question.
-    if (parent && !fs.shared() && attributes_known_ && !written_ && posted_ == 0 &&
-        (attributes_.links == 1 || S_ISDIR(attributes_.mode))) {
+    if (parent && !fs.shared()) {
+        bool sure =
+            attributes_known_ && !written_ && posted_ == 0 && (attributes_.links == 1 || S_ISDIR(attributes_.mode));
         std::lock_guard lock(parent->mutex_);
         if (parent->names_ && parent->names_->complete) {
             auto found = parent->names_->entries.find(std::string_view(name_));
             if (found != parent->names_->entries.end()) {
-                found->second.attributes = attributes_;
-                found->second.has_attributes = true;
+                if (sure) found->second.attributes = attributes_;
+                found->second.has_attributes = sure;
+                ++parent->names_->version;
             }
         }
     }
@@ -319,8 +321,10 @@ SysResult<void> HostInode::change(const AttributeChange& change) {
     Address address = TRY(this->address());
     request.node = address.node;
     // Mode and times of the pod's own tree cannot fail for reasons that we do not know: nobody waits for the answer.
-    constexpr uint32_t kMayFail = fileserver::kSetUid | fileserver::kSetGid | fileserver::kSetSize;
-    if (!host().shared() && !(request.valid & kMayFail)) {
+    // The owner that it has already, neither.
+    bool may_fail = (request.valid & fileserver::kSetSize) || (change.uid && *change.uid != uid()) ||
+                    (change.gid && *change.gid != gid());
+    if (!host().shared() && !may_fail) {
         std::lock_guard lock(mutex_);
         posted_ = host().client().post(request, address.path);
         if (change.mode) {
@@ -348,7 +352,7 @@ SysResult<Ref<Inode>> HostInode::lookup(std::string_view name) {
     for (int round = 0;; ++round) {
         std::optional<Names::Hint> hint;
         std::optional<Attributes> known;
-        bool list = false;
+        bool list = false, fetch = false;
         {
             std::lock_guard lock(mutex_);
             Names& names = names_locked();
@@ -361,6 +365,8 @@ SysResult<Ref<Inode>> HostInode::lookup(std::string_view name) {
                     known = found->second.attributes;
                     // From now on the inode knows better; it gives them back at its end.
                     found->second.has_attributes = false;
+                } else {
+                    fetch = round == 0;
                 }
             } else if (!hint && !host().shared() && !names.too_big) {
                 list = ++names.misses >= kMissesUntilListed;
@@ -386,8 +392,57 @@ SysResult<Ref<Inode>> HostInode::lookup(std::string_view name) {
             if (!loaded.ok() && loaded.error() != Errno(EFBIG)) return loaded.error();
             if (loaded.ok()) continue;
         }
+        if (fetch && fetch_attributes(name).ok()) continue;
         TRY(look_up_path(name, false));
     }
+}
+
+SysResult<void> HostInode::fetch_attributes(std::string_view name) {
+    constexpr uint32_t kMostAtOnce = 256;
+    std::vector<std::string> asked;
+    std::string names;
+    uint32_t version;
+    {
+        std::lock_guard lock(mutex_);
+        Names& known = names_locked();
+        if (!known.complete || !known.listing) return Errno(ENODATA);
+        // One that is asked for alone stays alone.
+        uint32_t most = known.asked;
+        known.asked = std::min(kMostAtOnce, most == 0 ? 8 : most * 4);
+        if (most == 0) return Errno(ENODATA);
+        const auto& listed = known.listing->entries;
+        size_t at = known.cursor < listed.size() ? known.cursor : 0, tries = 0;
+        for (; tries < listed.size() && listed[at].name != name; ++tries) at = at + 1 < listed.size() ? at + 1 : 0;
+        if (tries == listed.size()) return Errno(ENODATA);
+        for (; at < listed.size() && asked.size() < most; ++at) {
+            auto found = known.entries.find(std::string_view(listed[at].name));
+            if (found == known.entries.end() || found->second.has_attributes) continue;
+            asked.push_back(listed[at].name);
+            names.append(listed[at].name).push_back('\0');
+        }
+        known.cursor = at;
+        version = known.version;
+    }
+    Address address = TRY(this->address());
+    Request request = request_of(Op::kAttributesOf, address.node);
+    auto answer = TRY(host().client().call(request, address.path, {}, names));
+    if (answer.data.size() < asked.size() * sizeof(Attributes)) return Errno(EIO);
+    std::lock_guard outer(host().mutex_);
+    std::lock_guard lock(mutex_);
+    Names& known = names_locked();
+    if (!known.complete || known.version != version) return Errno(ENODATA);
+    for (size_t i = 0; i < asked.size(); ++i) {
+        Attributes attributes;
+        std::memcpy(&attributes, answer.data.data() + i * sizeof(attributes), sizeof(attributes));
+        auto found = known.entries.find(std::string_view(asked[i]));
+        if (attributes.inode == 0 || found == known.entries.end()) continue;
+        // Of a file in use its inode knows more; what another name may change is not believed.
+        if (host().inodes_.contains(HostFileSystem::Key{attributes.device, attributes.inode})) continue;
+        if (attributes.links > 1 && !S_ISDIR(attributes.mode)) continue;
+        found->second.attributes = attributes;
+        found->second.has_attributes = true;
+    }
+    return {};
 }
 
 void HostInode::prefetch(std::string_view rest, bool open) {
@@ -599,6 +654,7 @@ SysResult<void> HostInode::load_names(size_t give_up_at, bool below_too) {
         std::lock_guard lock(mutex_);
         Names& names = names_locked();
         fresh.hints = std::move(names.hints);
+        fresh.version = names.version + 1;
         fresh.listing = std::move(order);
         names = std::move(fresh);
     }
@@ -624,6 +680,7 @@ SysResult<void> HostInode::load_names(size_t give_up_at, bool below_too) {
             Names& known = at->names_locked();
             if (!known.complete) {
                 names.hints = std::move(known.hints);
+                names.version = known.version + 1;
                 names.listing = std::move(section_order);
                 known = std::move(names);
                 taken = true;
@@ -738,6 +795,7 @@ void HostInode::name_added(std::string_view name, HostInode& child) {
     std::lock_guard lock(mutex_);
     attributes_known_ = false;
     if (!names_) return;
+    ++names_->version;
     (void)names_->take_hint(name);
     if (!names_->complete) return;
     names_->entries.insert_or_assign(std::string(name), entry);
@@ -748,13 +806,23 @@ void HostInode::name_removed(std::string_view name) {
     std::lock_guard lock(mutex_);
     attributes_known_ = false;
     if (!names_) return;
+    ++names_->version;
     (void)names_->take_hint(name);
     auto found = names_->entries.find(name);
     if (found != names_->entries.end()) names_->entries.erase(found);
     names_->listing.reset();
 }
 
-void HostInode::lost_name(NodeId node) {
+void HostInode::take_own(const HostFiles::Answer& answer) {
+    const Attributes& own = answer.reply.parent;
+    std::lock_guard lock(mutex_);
+    if (own.inode == key_.inode && own.device == key_.device && posted_ < answer.number) {
+        take_attributes(own);
+        posted_ = 0;
+    }
+}
+
+void HostInode::lost_name(NodeId node, bool whole) {
     Ref<HostInode> old_parent;
     bool gone;
     {
@@ -774,7 +842,7 @@ void HostInode::lost_name(NodeId node) {
                 host().pinned_.pop_back();
                 break;
             }
-    lost_ = true;
+    if (whole) lost_ = true;
     if (node != 0) {
         if (node_ == 0)
             node_ = node;

@@ -44,8 +44,10 @@ SysResult<Ref<Inode>> HostInode::create(std::string_view name, const NewInode& p
     TRY(check_foreign(S_IWOTH));
     TRY(put_owner(properties.uid, properties.gid, request));
     request.device = properties.device;
+    request.flags |= parent_flag();
     auto answer = TRY(host().client().call(request, address.path, {}, properties.link_target));
     Ref<HostInode> child = host().intern(answer.reply.attributes, this, name);
+    child->made_here_.store(true, std::memory_order_relaxed);
     Ref<HostFd> fd = answer.fd ? make_ref<HostFd>(std::move(answer.fd)) : nullptr;
     bool new_directory = op == Op::kMakeDirectory && !host().shared();
     {
@@ -66,6 +68,7 @@ SysResult<Ref<Inode>> HostInode::create(std::string_view name, const NewInode& p
     if (fd) host().keep_descriptor(*child);
     if (new_directory) host().keep_names(*child);
     name_added(name, *child);
+    take_own(answer);
     return Ref<Inode>(child);
 }
 
@@ -96,6 +99,7 @@ SysResult<void> HostInode::link(std::string_view name, Inode& target) {
     Address to = TRY(address_of(name));
     Request request = request_of(Op::kLink, from.node);
     request.node2 = to.node;
+    request.flags |= parent_flag();
     auto answer = TRY(host().client().call(request, from.path, to.path));
     {
         std::lock_guard lock(file.mutex_);
@@ -110,6 +114,7 @@ SysResult<void> HostInode::link(std::string_view name, Inode& target) {
         file.lost_ = false;
     }
     name_added(name, file);
+    take_own(answer);
     return {};
 }
 
@@ -117,11 +122,36 @@ SysResult<void> HostInode::unlink(std::string_view name, Inode& target) {
     TRY(check_foreign(S_IWOTH));
     auto& file = static_cast<HostInode&>(target);
     Address address = TRY(address_of(name));
+    if (host().read_only()) return Errno(EROFS);
     Request request = request_of(Op::kUnlink, address.node);
-    if (file.open_files_.load(std::memory_order_relaxed) > 0) request.flags |= fileserver::kFlagKeepNode;
+    bool whole, others;
+    {
+        std::lock_guard lock(host().mutex_);
+        whole = file.parent_.get() == this && file.name_ == name;
+    }
+    {
+        std::lock_guard lock(file.mutex_);
+        others = file.attributes_.links > 1;
+    }
+    // A file that is open, or has other names while it was known by this one, must be found without it.
+    bool keep = file.open_files_.load(std::memory_order_relaxed) > 0 || (whole && others);
+    // What the pod itself put there it can take away: nobody waits for the answer.
+    if (!host().shared() && !keep && file.made_here_.load(std::memory_order_relaxed)) {
+        uint64_t number = host().client().post(request, address.path);
+        file.lost_name(0, whole);
+        name_removed(name);
+        for (HostInode* changed : {this, &file}) {
+            std::lock_guard lock(changed->mutex_);
+            changed->posted_ = number;
+        }
+        return {};
+    }
+    request.flags |= parent_flag();
+    if (keep) request.flags |= fileserver::kFlagKeepNode;
     auto answer = TRY(host().client().call(request, address.path));
-    file.lost_name(answer.reply.node);
+    file.lost_name(answer.reply.node, whole);
     name_removed(name);
+    take_own(answer);
     return {};
 }
 
@@ -130,9 +160,11 @@ SysResult<void> HostInode::remove_directory(std::string_view name, Inode& target
     auto& directory = static_cast<HostInode&>(target);
     Address address = TRY(address_of(name));
     Request request = request_of(Op::kRemoveDirectory, address.node);
-    TRY(host().client().call(request, address.path));
+    request.flags |= parent_flag();
+    auto answer = TRY(host().client().call(request, address.path));
     directory.lost_name(0);
     name_removed(name);
+    take_own(answer);
     return {};
 }
 

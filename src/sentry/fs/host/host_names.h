@@ -27,6 +27,11 @@ struct HostInode::Names {
     uint32_t misses = 0;    // lookups that had to ask
     Table entries;
     std::shared_ptr<const Listing> listing;  // made of entries; dropped when they change
+    // Asking for attributes that the listing did not bring: how many names the last time, how far it came in the
+    // listing, and how often what is known here was found to be old.
+    uint32_t asked = 0;
+    size_t cursor = 0;
+    uint32_t version = 0;
 
     // Answers that came along with another one, waiting for the walk to reach them.
     struct Hint {

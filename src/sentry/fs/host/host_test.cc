@@ -124,6 +124,76 @@ TEST_F(HostTest, ATreeIsListedInFewRoundTrips) {
     EXPECT_LE(client_->round_trips() - before, 4u);
 }
 
+TEST_F(HostTest, ABigDirectorysFilesAreAskedForTogether) {
+    ASSERT_EQ(::mkdir(on_host("big").c_str(), 0755), 0);
+    constexpr int kFiles = 600;
+    for (int i = 0; i < kFiles; ++i) host_write("big/f" + std::to_string(i), std::string(static_cast<size_t>(i), 'x'));
+    attach(0);
+    boot_root(files_);
+    EXPECT_EQ(list("/big").size(), size_t{kFiles});
+    // What changes meanwhile is known by its inode.
+    ASSERT_EQ(call(SYS_chmod, "/big/f599", 0600), 0);
+    ASSERT_EQ(call(SYS_truncate, "/big/f598", 5), 0);
+    uint64_t before = client_->round_trips();
+    struct stat info;
+    for (int i = 0; i < kFiles; ++i) {
+        ASSERT_EQ(stat_path("/big/f" + std::to_string(i), info), 0);
+        EXPECT_EQ(info.st_size, i == 598 ? 5 : i) << i;
+        EXPECT_EQ(info.st_mode & 07777, i == 599 ? 0600u : 0644u & info.st_mode) << i;
+    }
+    EXPECT_LE(client_->round_trips() - before, 60u);
+}
+
+TEST_F(HostTest, ADirectoryKnowsItselfAfterItsNamesChanged) {
+    attach(0);
+    boot_root(files_);
+    ASSERT_EQ(call(SYS_mkdir, "/d", 0755), 0);
+    struct stat host, info;
+    for (const char* name : {"/d/a", "/d/b", "/d/c"}) {
+        ASSERT_EQ(call(SYS_mkdir, name, 0755), 0);
+        uint64_t before = client_->round_trips();
+        ASSERT_EQ(stat_path("/d", info), 0);
+        EXPECT_EQ(client_->round_trips(), before);
+        ASSERT_EQ(::stat(on_host("d").c_str(), &host), 0);
+        EXPECT_EQ(info.st_nlink, host.st_nlink);
+        EXPECT_EQ(info.st_mtim.tv_nsec, host.st_mtim.tv_nsec);
+    }
+    ASSERT_EQ(call(SYS_rmdir, "/d/b"), 0);
+    ASSERT_EQ(stat_path("/d", info), 0);
+    EXPECT_EQ(info.st_nlink, 4u);
+}
+
+TEST_F(HostTest, AFileIsFoundByAnyOfItsNames) {
+    attach(0);
+    boot_root(files_);
+    auto make = [&](const char* name) {
+        int64_t fd = open(name, O_WRONLY | O_CREAT | O_EXCL, 0644);
+        ASSERT_GE(fd, 0);
+        ASSERT_EQ(call(SYS_close, static_cast<int>(fd)), 0);
+    };
+    make("/first");
+    ASSERT_EQ(call(SYS_link, "/first", "/second"), 0);
+    ASSERT_EQ(call(SYS_link, "/first", "/third"), 0);
+    // By the name it was made under, by the last one: what is left must lead to it all the same.
+    ASSERT_EQ(call(SYS_unlink, "/first"), 0);
+    ASSERT_EQ(call(SYS_unlink, "/third"), 0);
+    ASSERT_EQ(call(SYS_chmod, "/second", 0640), 0);
+    ASSERT_EQ(call(SYS_truncate, "/second", 3), 0);
+    struct stat info;
+    ASSERT_EQ(stat_path("/second", info), 0);
+    EXPECT_EQ(info.st_nlink, 1u);
+    EXPECT_EQ(info.st_size, 3);
+    EXPECT_EQ(info.st_mode & 07777, 0640u);
+    EXPECT_EQ(list("/"), std::set<std::string>{"second"});
+    ASSERT_EQ(call(SYS_unlink, "/second"), 0);
+    make("/second");
+    ASSERT_EQ(stat_path("/second", info), 0);
+    EXPECT_EQ(info.st_size, 0);
+    client_->flush();
+    EXPECT_NE(::access(on_host("first").c_str(), F_OK), 0);
+    EXPECT_EQ(::access(on_host("second").c_str(), F_OK), 0);
+}
+
 TEST_F(HostTest, SharedChangesAreSeen) {
     host_write("f", "old");
     attach(fileserver::kMountShared);
