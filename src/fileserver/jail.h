@@ -17,5 +17,7 @@ size_t raise_descriptor_limit();
 Result<void> drop_capabilities();
 // For all threads.
 Result<void> install_filter();
+// Of casemate-share, which serves a directory to a virtual machine: file calls and one socket.
+Result<void> install_share_filter();
 
 }  // namespace casemate::fileserver

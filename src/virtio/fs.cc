@@ -22,6 +22,13 @@ Result<std::unique_ptr<FsDevice>> FsDevice::create(DeviceLoop& loop, const std::
     return std::unique_ptr<FsDevice>(new FsDevice(loop, tag, handler));
 }
 
+Result<std::unique_ptr<FsDevice>> FsDevice::create(DeviceLoop& loop, const std::string& tag,
+                                                   std::unique_ptr<FuseHandler> handler) {
+    auto device = TRY(create(loop, tag, *handler));
+    device->owned_ = std::move(handler);
+    return device;
+}
+
 FsDevice::FsDevice(DeviceLoop& loop, const std::string& tag, FuseHandler& handler)
     : Device(loop), tag_(tag), handler_(handler), slots_(kQueueSize) {
     handler_.attach(

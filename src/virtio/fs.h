@@ -18,6 +18,8 @@ class FsDevice final : public Device {
 
     // `tag`: what the guest mounts it by, 1 to 36 bytes. The handler is borrowed and outlives the device.
     static Result<std::unique_ptr<FsDevice>> create(DeviceLoop& loop, const std::string& tag, FuseHandler& handler);
+    static Result<std::unique_ptr<FsDevice>> create(DeviceLoop& loop, const std::string& tag,
+                                                    std::unique_ptr<FuseHandler> handler);
     ~FsDevice() override;
 
     DeviceType type() const override { return DeviceType::kFs; }
@@ -54,6 +56,7 @@ class FsDevice final : public Device {
     void done(uint16_t slot, int error, uint32_t bytes);
 
     const std::string tag_;
+    std::unique_ptr<FuseHandler> owned_;
     FuseHandler& handler_;
     std::vector<Slot> slots_;  // of kRequests, by head
     Chain chain_;

@@ -54,6 +54,12 @@ void FuseLink::send(const fuse_in_header& header, uint64_t unique, uint32_t room
     request_.room = room;
     request_.reserved = 0;
     unsent_.clear();
+    if (std::exchange(forget_wanted_, false)) {
+        forget_ = {};
+        forget_.header.len = sizeof(forget_.header);
+        forget_.header.opcode = kFuseLinkForgetAll;
+        unsent_.push_back({&forget_, sizeof(forget_)});
+    }
     unsent_.push_back({&request_, sizeof(request_)});
     if (in != nullptr) {
         in->take(in->remaining(), unsent_);
@@ -203,22 +209,17 @@ void FuseLink::drain() {
 }
 
 void FuseLink::forget_all() {
-    // What is half sent or half received lies in memory of a guest that goes away: sent to the end, or thrown away.
-    auto start = std::chrono::steady_clock::now();
-    while (!broken_ && !unsent_.empty()) {
-        if (!wait_for(POLLOUT, start)) {
-            pending_.clear();
-            return give_up("took no request in time");
-        }
-        flush();
+    // A vCPU's thread comes here, which may not use sockets: the server is told with the next message. What is half
+    // sent lies in memory of a guest that goes away, so the rest is copied; what is half received is thrown away.
+    if (!unsent_.empty()) {
+        std::string rest;
+        for (const iovec& part : unsent_) rest.append(static_cast<const char*>(part.iov_base), part.iov_len);
+        copied_ = std::move(rest);
+        unsent_.assign(1, {copied_.data(), copied_.size()});
     }
     pending_.clear();
     body_.clear();
-    if (broken_) return;
-    fuse_in_header header{};
-    header.len = sizeof(header);
-    header.opcode = kFuseLinkForgetAll;
-    send(header, 0, 0, nullptr, {});
+    forget_wanted_ = true;
 }
 
 SysResult<std::string> FuseLink::ask(uint32_t opcode, std::string_view arguments) {

@@ -1,9 +1,9 @@
 // FUSE messages to a file server in a process of its own, over a stream socket.
 //
 // The server sees no guest memory, so it serves a machine whose memory is a private copy (a restored snapshot) as well;
-// and neither end can reach what the other may. The device's end never blocks but for drain(), save() and restore(),
-// which have a limit in time. A server that breaks the protocol, hangs up, or promises more than fits is done with: every
-// request, then and later, is answered with EIO.
+// and neither end can reach what the other may. The device's end never blocks but in drain(), save() and restore(),
+// which have a limit in time. A server that breaks the protocol, hangs up, or promises more than fits is done with:
+// every request, then and later, is answered with EIO.
 #pragma once
 
 #include <string>
@@ -50,7 +50,7 @@ class FuseLink final : public FuseHandler {
 
     struct Pending {
         uint16_t slot;
-        ChainBuffer* out;    // null: for state_
+        ChainBuffer* out;  // null: for state_
         uint32_t room;
     };
 
@@ -75,14 +75,15 @@ class FuseLink final : public FuseHandler {
     std::unordered_map<uint64_t, Pending> pending_;
 
     // The message that is on its way out: its first part and what was copied are ours, the rest is the chain's.
-    FuseLinkRequest request_{};
+    FuseLinkRequest forget_{}, request_{};
+    bool forget_wanted_ = false;
     std::string copied_;
     std::vector<iovec> unsent_;
 
     // The reply that is coming in.
     fuse_out_header reply_{};
-    size_t reply_bytes_ = 0;     // of the header
-    std::vector<iovec> body_;    // where the rest goes; empty with body_left_ > 0: nobody wants it
+    size_t reply_bytes_ = 0;   // of the header
+    std::vector<iovec> body_;  // where the rest goes; empty with body_left_ > 0: nobody wants it
     size_t body_left_ = 0;
     std::string state_;
     int state_error_ = 0;

@@ -1,0 +1,200 @@
+#include "fileserver/fuse_connection.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "linux/unix_socket.h"
+#include "virtio/fake_driver.h"
+#include "virtio/fs.h"
+#include "virtio/fuse_link.h"
+
+namespace casemate::fileserver {
+namespace {
+
+using virtio::FakeDriver;
+using virtio::FakeMachine;
+using virtio::FakeQueue;
+
+// A guest, the device, the link and the server, with a directory of its own.
+class FuseLinkTest : public testing::Test {
+  protected:
+    FuseLinkTest() {
+        char name[] = "/tmp/casemate-fuse-link-XXXXXX";
+        top = ::mkdtemp(name);
+        FuseDirectory::Options options;
+        options.self_fd_prefix = "/proc/self/fd/";
+        directory = MUST(FuseDirectory::create(UniqueFd(::open(top.c_str(), O_PATH | O_CLOEXEC)),
+                                               UniqueFd(::open("/proc/self/fd", O_PATH | O_CLOEXEC)), options));
+        auto pair = MUST(linux::create_socket_pair(SOCK_STREAM));
+        server_socket = std::move(pair.second);
+        link = std::make_unique<virtio::FuseLink>(std::move(pair.first));
+        device = MUST(virtio::FsDevice::create(machine.loop(), "share", *link));
+        driver = std::make_unique<FakeDriver>(machine, *device);
+    }
+    ~FuseLinkTest() override {
+        stop_server();
+        driver.reset();
+        device.reset();
+        link.reset();
+        std::filesystem::remove_all(top);
+    }
+    void start_server() {
+        server = std::thread([this] { served = serve_fuse_link(*directory, server_socket.get()).ok(); });
+    }
+    void stop_server() {
+        if (!server.joinable()) return;
+        ::shutdown(server_socket.get(), SHUT_RDWR);
+        server.join();
+    }
+    template <typename T>
+    static std::string bytes(const T& value) {
+        return std::string(reinterpret_cast<const char*>(&value), sizeof(value));
+    }
+    // The guest address of the reply.
+    uint64_t send(uint32_t opcode, uint64_t node, const std::string& body, uint32_t room) {
+        fuse_in_header header{};
+        header.len = static_cast<uint32_t>(sizeof(header) + body.size());
+        header.opcode = opcode;
+        header.unique = ++unique;
+        header.nodeid = node;
+        header.uid = ::getuid();
+        header.gid = ::getgid();
+        uint64_t in = machine.put(body.data(), body.size()), out = machine.allocate(room);
+        std::vector<FakeQueue::Part> parts = {{machine.put(header), sizeof(header)}};
+        if (!body.empty()) parts.push_back({in, static_cast<uint32_t>(body.size())});
+        parts.push_back({out, room, true});
+        driver->queue(1).add(parts);
+        driver->kick(1);
+        return out;
+    }
+    std::string call(uint32_t opcode, uint64_t node, const std::string& body, uint32_t room = 4096) {
+        uint64_t out = send(opcode, node, body, room);
+        EXPECT_TRUE(machine.turn_until([&] { return driver->queue(1).has_used(); }));
+        driver->queue(1).take_used();
+        fuse_out_header header;
+        std::memcpy(&header, machine.at(out), sizeof(header));
+        EXPECT_EQ(header.unique, unique);
+        error = -header.error;
+        return machine.text(out + sizeof(header), header.len - sizeof(header));
+    }
+    fuse_create_in create_arguments() {
+        fuse_create_in arguments{};
+        arguments.flags = O_RDWR;
+        arguments.mode = S_IFREG | 0644;
+        return arguments;
+    }
+
+    std::string top;
+    FakeMachine machine;
+    std::unique_ptr<FuseDirectory> directory;
+    UniqueFd server_socket;
+    std::unique_ptr<virtio::FuseLink> link;
+    std::unique_ptr<virtio::FsDevice> device;
+    std::unique_ptr<FakeDriver> driver;
+    std::thread server;
+    bool served = false;
+    uint64_t unique = 0;
+    int error = 0;
+};
+
+TEST_F(FuseLinkTest, FilesThroughDeviceLinkAndServer) {
+    start_server();
+    ASSERT_TRUE(driver->start());
+    std::string made = call(FUSE_CREATE, 1, bytes(create_arguments()) + std::string("file\0", 5));
+    ASSERT_EQ(error, 0);
+    fuse_open_out open;
+    std::memcpy(&open, made.data() + sizeof(fuse_entry_out), sizeof(open));
+    std::string data;
+    for (int i = 0; i < 500'000; ++i) data.push_back(static_cast<char>(i * 31));
+    fuse_write_in write{};
+    write.fh = open.fh;
+    write.size = static_cast<uint32_t>(data.size());
+    call(FUSE_WRITE, 1, bytes(write) + data);
+    ASSERT_EQ(error, 0);
+    fuse_read_in read{};
+    read.fh = open.fh;
+    read.size = static_cast<uint32_t>(data.size());
+    EXPECT_TRUE(call(FUSE_READ, 1, bytes(read), 600'000) == data);
+    call(FUSE_LOOKUP, 1, std::string("none\0", 5));
+    EXPECT_EQ(error, ENOENT);
+}
+
+TEST_F(FuseLinkTest, ASnapshotGoesOverTheLink) {
+    start_server();
+    ASSERT_TRUE(driver->start());
+    std::string made = call(FUSE_CREATE, 1, bytes(create_arguments()) + std::string("file\0", 5));
+    ASSERT_EQ(error, 0);
+    virtio::StateWriter writer;
+    driver->transport().save(writer);
+    std::string state = writer.take();
+    driver->write(VIRTIO_MMIO_STATUS, 0);  // forgets everything
+    auto fresh = std::make_unique<FakeDriver>(machine, *device);
+    virtio::StateReader reader(state);
+    ASSERT_TRUE(fresh->transport().restore(reader).ok());
+    EXPECT_EQ(directory->handle_count(), 1u);
+    EXPECT_EQ(directory->node_count(), 1u);
+    fresh.reset();
+}
+
+TEST_F(FuseLinkTest, AServerThatHangsUp) {
+    start_server();
+    ASSERT_TRUE(driver->start());
+    machine.turn();
+    stop_server();
+    server_socket.reset();
+    call(FUSE_LOOKUP, 1, std::string("file\0", 5));
+    EXPECT_EQ(error, EIO);
+    call(FUSE_LOOKUP, 1, std::string("file\0", 5));
+    EXPECT_EQ(error, EIO);
+    EXPECT_FALSE(driver->broken());
+}
+
+TEST_F(FuseLinkTest, AServerThatLies) {
+    auto answer = [&](fuse_out_header header) {
+        ASSERT_EQ(::send(server_socket.get(), &header, sizeof(header), 0), static_cast<ssize_t>(sizeof(header)));
+    };
+    ASSERT_TRUE(driver->start());
+    uint64_t out = send(FUSE_LOOKUP, 1, std::string("file\0", 5), 100);
+    answer({16, 0, 999});  // a number that nobody asked with: ignored
+    machine.turn();
+    EXPECT_FALSE(driver->queue(1).has_used());
+    answer({200, 0, 1});  // more than the guest has room for
+    ASSERT_TRUE(machine.turn_until([&] { return driver->queue(1).has_used(); }));
+    fuse_out_header header;
+    std::memcpy(&header, machine.at(out), sizeof(header));
+    EXPECT_EQ(header.error, -EIO);
+    EXPECT_EQ(header.len, 16u);
+}
+
+TEST_F(FuseLinkTest, ResetWhileTheServerIsAtWork) {
+    ASSERT_TRUE(driver->start());
+    send(FUSE_LOOKUP, 1, std::string("file\0", 5), 100);
+    driver->write(VIRTIO_MMIO_STATUS, 0);
+    start_server();  // its late answer is for nobody
+    machine.turn();
+    EXPECT_EQ(driver->queue(1).used_index(), 0);
+    FakeDriver again(machine, *device);
+    ASSERT_TRUE(again.start());
+    machine.turn();
+    EXPECT_EQ(driver->queue(1).used_index(), 0);
+}
+
+TEST_F(FuseLinkTest, AMonitorThatLies) {
+    virtio::FuseLinkRequest request{};
+    for (uint32_t length : {0u, 39u, 0xffffffffu, 40u + (2u << 20)}) {
+        auto sockets = MUST(linux::create_socket_pair(SOCK_STREAM));
+        request.header.len = length;
+        ASSERT_EQ(::send(sockets.first.get(), &request, sizeof(request), 0), static_cast<ssize_t>(sizeof(request)));
+        auto result = serve_fuse_link(*directory, sockets.second.get());
+        EXPECT_FALSE(result.ok());
+    }
+}
+
+}  // namespace
+}  // namespace casemate::fileserver
