@@ -75,7 +75,15 @@ bool WakeBatch::serves_other_than(const Task& task) {
 
 void WakeBatch::add_work(Ref<DeferredWork> work) {
     works_.push_back(std::move(work));
-    TaskRunner::stop_application(task_);
+    if (task_ != nullptr) TaskRunner::stop_application(*task_);
+}
+
+void WakeBatch::run_works() {
+    while (!works_.empty()) {
+        std::vector<Ref<DeferredWork>> works = std::move(works_);
+        works_.clear();
+        for (Ref<DeferredWork>& work : works) work->run();
+    }
 }
 
 bool WakeBatch::run(WakeOn where) {
@@ -88,8 +96,7 @@ bool WakeBatch::run(WakeOn where) {
             TaskRunner::make_again(*task, where);
         }
         ready_.clear();
-        for (size_t i = 0; i < works_.size(); ++i) Ref<DeferredWork>(std::move(works_[i]))->run();
-        works_.clear();
+        run_works();
     }
     running_ = false;
     return true;

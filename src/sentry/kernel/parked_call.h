@@ -115,8 +115,10 @@ class WakeBatch {
     static bool serves_other_than(const Task& task);
 
     void add(Task& task) { ready_.emplace_back(&task); }
-    // To be done before the present call of the thread's task ends.
+    // To be done before the present call of the thread's task ends; one without a task of its own sees to it by
+    // run_works().
     void add_work(Ref<DeferredWork> work);
+    void run_works();
     bool empty() const { return ready_.empty() && works_.empty(); }
     // Makes the calls again and answers. Holds no lock. True: there were any.
     bool run(WakeOn where);

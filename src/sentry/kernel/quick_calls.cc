@@ -145,6 +145,7 @@ std::optional<QuickAnswer> TaskRunner::answer_now(Task& task, const SyscallStop&
         if ((code == ENOMEM || code == EFAULT) && task.kernel().memory().used_up()) return std::nullopt;
         value = -code;
     }
+    batch_of_this_thread().run_works();
     // A signal that the call itself sent or let through is delivered before the application goes on.
     return QuickAnswer{value, task.attention_.load(std::memory_order_seq_cst) != 0};
 }

@@ -170,7 +170,7 @@ SysResult<void> AddressSpace::protect(GuestAddr address, uint64_t size, int prot
     for (size_t i = state_->find_index(address); i < state_->vmas_.size() && state_->vmas_[i].start < end; i++)
         if (protection & ~state_->vmas_[i].max_protection) return Errno(EACCES);
 
-    TRY(state_->unpatch(address, end, changes, true));
+    TRY(state_->restore_code(address, end));
     // An anonymous reservation that gets its first access takes one range for all of it, so that pieces opened later
     // (malloc's arenas, Go's heap) continue each other in the memory file.
     size_t first = state_->find_index(address);
@@ -262,7 +262,7 @@ SysResult<GuestAddr> AddressSpace::remap(GuestAddr old_address, uint64_t old_siz
     for (size_t i = state_->find_index(old_address);
          i < state_->vmas_.size() && state_->vmas_[i].start < old_address + had; i++)
         if (state_->vmas_[i].thunks) return Errno(EFAULT);
-    TRY(state_->unpatch(old_address, old_address + had, changes, true));
+    TRY(state_->restore_code(old_address, old_address + had));
     bool moves = (flags & MREMAP_FIXED) || had == 0 || leaves;
     if (!moves && size <= had) {
         if (size < had) state_->remove(old_address + size, old_address + had, changes);

@@ -46,6 +46,13 @@ SysResult<void> AddressSpace::State::unpatch(GuestAddr start, GuestAddr end, Cha
     return {};
 }
 
+SysResult<void> AddressSpace::State::restore_code(GuestAddr start, GuestAddr end) {
+    if (patched_.empty()) return {};
+    Changes changes;
+    TRY(unpatch(start, end, changes, true));
+    return changes.orders.empty() ? SysResult<void>() : commit(changes);
+}
+
 void AddressSpace::State::drop_thunks(const Vma& vma, Changes& changes) {
     // A code page that cannot be had back would lead nowhere.
     if (!unpatch(0, top_, changes, true).ok()) host_->kill();
@@ -101,10 +108,9 @@ void AddressSpace::patch_call_site(const SyscallStop& call) {
     if (!range.ok()) return;
     std::byte* copy = s.memory_.at(range->offset, kPageSize);
     auto old = std::find_if(s.patched_.begin(), s.patched_.end(), [&](auto& p) { return p.address == page; });
-    bool readable =
-        old != s.patched_.end()
-            ? guarded_copy(copy, s.memory_.at(old->copy.offset, kPageSize), kPageSize)
-            : s.read_object(*vma->object, vma->object_offset + (page - vma->start), copy, kPageSize).ok();
+    bool readable = old != s.patched_.end()
+                        ? guarded_copy(copy, s.memory_.at(old->copy.offset, kPageSize), kPageSize)
+                        : s.read_object(*vma->object, vma->object_offset + (page - vma->start), copy, kPageSize).ok();
     // Without room for a thunk first: is it a site at all?
     PatchOutcome outcome = readable ? s.host_->patch_call_site(call, {.page_address = page, .page = {copy, kPageSize}})
                                     : PatchOutcome::kUnknown;
@@ -112,10 +118,11 @@ void AddressSpace::patch_call_site(const SyscallStop& call) {
         if (outcome != PatchOutcome::kFull) break;
         const Vma* thunks = s.find_thunks(page, make_new, changes);
         if (thunks == nullptr) continue;
-        outcome = s.host_->patch_call_site(call, {.page_address = page,
-                                                  .page = {copy, kPageSize},
-                                                  .thunks_address = thunks->start,
-                                                  .thunks = {s.memory_.at(thunks->memory_offset, kPageSize), kPageSize}});
+        outcome =
+            s.host_->patch_call_site(call, {.page_address = page,
+                                            .page = {copy, kPageSize},
+                                            .thunks_address = thunks->start,
+                                            .thunks = {s.memory_.at(thunks->memory_offset, kPageSize), kPageSize}});
     }
     if (outcome == PatchOutcome::kDone) {
         changes.orders.push_back({.kind = MapOrder::Kind::kMap,

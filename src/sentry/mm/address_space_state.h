@@ -113,6 +113,8 @@ class AddressSpace::State {
     // address_space_sites.cc. The patched pages of [start, end) are forgotten; `restore`: the object's own are mapped
     // again, else the caller's orders replace them.
     SysResult<void> unpatch(GuestAddr start, GuestAddr end, Changes& changes, bool restore);
+    // The same, at once: whatever becomes of the change that is under way.
+    SysResult<void> restore_code(GuestAddr start, GuestAddr end);
     // A Vma of thunks goes: nothing may jump there any more.
     void drop_thunks(const Vma& vma, Changes& changes);
     Vma* find_thunks(GuestAddr near, bool make_new, Changes& changes);
