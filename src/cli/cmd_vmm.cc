@@ -19,10 +19,12 @@
 #include "linux/unix_socket.h"
 #include "sandbox/config.h"
 #include "sandbox/launch.h"
+#include "virtio/fs.h"
 #include "virtio/net.h"
 #include "vmm/control_server.h"
 #include "vmm/devices.h"
 #include "vmm/jail.h"
+#include "vmm/share.h"
 
 namespace casemate::cli {
 
@@ -102,7 +104,38 @@ Result<vmm::MonitorOptions::Disk> disk_option(std::string_view text, Opened& ope
     return disk;
 }
 
-Result<vmm::MonitorOptions> monitor_options(const Arguments& arguments, Opened& opened) {
+// DIR[,ro][,tag=NAME]: starts the process that serves it, which ends with us or the monitor.
+Result<vmm::MonitorOptions::Share> share_option(const Context& context, std::string_view text, Opened& opened) {
+    vmm::MonitorOptions::Share share;
+    share.tag = "share";
+    bool read_only = false;
+    size_t comma = text.find(',');
+    std::string path(text.substr(0, comma));
+    while (comma != std::string_view::npos) {
+        text.remove_prefix(comma + 1);
+        comma = text.find(',');
+        std::string_view word = text.substr(0, comma);
+        if (word == "ro") {
+            read_only = true;
+        } else if (word.starts_with("tag=") && word.size() > 4 && word.size() <= 4 + virtio::FsDevice::kTagBytes) {
+            share.tag = word.substr(4);
+        } else {
+            return Error(fmt::format("option --fs: DIR may be followed by ro and tag=NAME, not \"{}\"", word), EINVAL);
+        }
+    }
+    // Detached from where it is mounted: nothing is above it, whatever the process that gets it does.
+    auto directory = linux::clone_mount(AT_FDCWD, path, true);
+    if (!directory.ok() && directory.error().value == EPERM) directory = linux::open(path, O_PATH | O_DIRECTORY);
+    if (!directory.ok()) return sys_error("share the directory " + path, directory.error().value);
+    auto pair = linux::create_socket_pair();
+    if (!pair.ok()) return sys_error("socketpair", pair.error().value);
+    std::string folder = context.config->libexec.empty() ? sandbox::own_folder() : context.config->libexec;
+    (void)TRY(vmm::spawn_share(folder + "/casemate-share", pair->second.get(), directory->get(), read_only));
+    share.socket = opened.keep(std::move(pair->first));
+    return share;
+}
+
+Result<vmm::MonitorOptions> monitor_options(const Context& context, const Arguments& arguments, Opened& opened) {
     vmm::MonitorOptions options;
     options.memory = TRY(size_option(arguments, "memory", options.memory));
     if (arguments.has("cpus")) {
@@ -145,6 +178,8 @@ Result<vmm::MonitorOptions> monitor_options(const Arguments& arguments, Opened& 
         // Locally administered; by its order, so that a restored guest keeps its own.
         options.nets.push_back({opened.keep(std::move(fd)), 0x02'ca'5e'00'00'00 + options.nets.size() + 1});
     }
+    for (std::string_view share : arguments.values("fs"))
+        options.shares.push_back(TRY(share_option(context, share, opened)));
     if (arguments.has("vsock")) {
         options.vsock_path = arguments.value("vsock");
         auto listener = linux::listen_unix(options.vsock_path, SOCK_STREAM | SOCK_NONBLOCK);
@@ -215,7 +250,7 @@ Result<int> run(const Context& context, const Arguments& arguments) {
         return send_request(std::string(arguments.value("control")), arguments.value("send"));
     }
     Opened opened;
-    vmm::MonitorOptions options = TRY(monitor_options(arguments, opened));
+    vmm::MonitorOptions options = TRY(monitor_options(context, arguments, opened));
     std::string control(arguments.value("control"));
     ScopeExit remove_sockets([&] {
         if (!control.empty()) ::unlink(control.c_str());

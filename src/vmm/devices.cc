@@ -10,6 +10,8 @@
 #include "linux/unix_message.h"
 #include "virtio/block.h"
 #include "virtio/console.h"
+#include "virtio/fs.h"
+#include "virtio/fuse_link.h"
 #include "virtio/net.h"
 #include "virtio/rng.h"
 #include "virtio/vsock.h"
@@ -60,6 +62,10 @@ Result<void> add_devices(const MonitorOptions& options, Machine& machine) {
         card.tap = TRY(duplicate(net.tap, "tap"));
         for (size_t i = 0; i < card.mac.size(); ++i) card.mac[i] = static_cast<uint8_t>(net.mac >> (8 * (5 - i)));
         TRY(machine.add_device(std::make_unique<virtio::NetDevice>(loop, std::move(card))));
+    }
+    for (const MonitorOptions::Share& share : options.shares) {
+        auto link = std::make_unique<virtio::FuseLink>(TRY(duplicate(share.socket, "shared directory's socket")));
+        TRY(machine.add_device(TRY(virtio::FsDevice::create(loop, share.tag, std::move(link)))));
     }
     if (options.vsock_listener >= 0) {
         virtio::VsockDevice::Options vsock;

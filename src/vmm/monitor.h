@@ -40,6 +40,11 @@ struct MonitorOptions {
         uint64_t mac = 0;
     };
     std::vector<Net> nets;
+    struct Share {
+        int socket = -1;  // to casemate-share (share.h)
+        std::string tag;
+    };
+    std::vector<Share> shares;
     int vsock_listener = -1;
     int vsock_broker = -1;   // socket to the parent, which opens the guest's streams (devices.h)
     std::string vsock_path;  // without a broker: they are opened here, below this path

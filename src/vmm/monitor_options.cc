@@ -85,6 +85,7 @@ std::vector<std::string> MonitorOptions::to_words() const {
         *this, [&](const char* name, const auto& value) { words.push_back(fmt::format("{}={}", name, print(value))); });
     for (const Disk& disk : disks)
         words.push_back(fmt::format("disk={},{},{},{}", disk.fd, print(disk.read_only), disk.operations, disk.bytes));
+    for (const Share& share : shares) words.push_back(fmt::format("share={},{}", share.socket, share.tag));
     for (const Net& net : nets) words.push_back(fmt::format("net={},{}", net.tap, net.mac));
     return words;
 }
@@ -102,6 +103,10 @@ Result<MonitorOptions> MonitorOptions::from_words(const std::vector<std::string>
             Net& net = options.nets.emplace_back();
             known = true;
             good = parse_list(std::string_view(word).substr(4), net.tap, net.mac);
+        } else if (word.starts_with("share=")) {
+            Share& share = options.shares.emplace_back();
+            known = true;
+            good = parse_list(std::string_view(word).substr(6), share.socket, share.tag);
         }
         each_option(options, [&](std::string_view name, auto& value) {
             if (equals == std::string::npos || name != std::string_view(word).substr(0, equals)) return;
@@ -118,6 +123,7 @@ std::vector<int*> MonitorOptions::descriptors() {
                              &control, &serial_input, &serial_output, &vsock_listener, &vsock_broker};
     for (Disk& disk : disks) all.push_back(&disk.fd);
     for (Net& net : nets) all.push_back(&net.tap);
+    for (Share& share : shares) all.push_back(&share.socket);
     std::erase_if(all, [](const int* fd) { return *fd < 0; });
     return all;
 }
