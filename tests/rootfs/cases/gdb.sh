@@ -1,7 +1,7 @@
 # Debuggers and tracers of Debian: ptrace(2).
 echo "== strace"
 strace -o out -e trace=openat,write,exit_group cat /etc/hostname; grep -v ld.so out | sed 's/0x[0-9a-f]*/ADDRESS/g'
-strace -f -o out -e trace=process sh -c 'true & wait; (exit 3); /bin/true; exit 4'; echo $?; sed 's/^[0-9]* *//' out | grep -oE '^(execve|exit_group|wait4|\+\+\+ exited with)[( ][^,)]*' | sed 's/(-\?[0-9x]*$//' | grep -v wait4 | sort | uniq -c
+strace -f -o out -e trace=process sh -c 'true & wait; (exit 3); /bin/true; exit 4'; echo $?; sed 's/^[0-9]* *//' out | grep -oE '^(execve."[^"]*"|exit_group|\+\+\+ exited with [0-9]*)' | sort | uniq -c
 strace -c -o out true; grep -c execve out; { strace -o out -e trace=none -e signal=all sh -c 'kill -USR1 $$'; } 2>/dev/null; echo $?; sed 's/si_pid=[0-9]*/si_pid=N/' out
 sh -c 'while :; do sleep 0.1; done' & target=$!; strace -o out -p $target 2>/dev/null & tracer=$!; until grep -q clone out 2>/dev/null || grep -q fork out; do sleep 0.1; done; grep -c TracerPid:.$tracer /proc/$target/status; kill -INT $tracer; wait $tracer; grep -c TracerPid:.0 /proc/$target/status; kill $target; wait $target; echo $?
 strace -o out -e inject=getuid:retval=77 id -u 2>/dev/null; strace -o out -yy -e trace=connect python3 -c 'import threading; t = threading.Thread(target=print, args=("thread",)); t.start(); t.join()'; cat out
