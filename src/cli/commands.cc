@@ -106,7 +106,8 @@ constexpr Option kDo[] = {
     {"tty", 't', nullptr, "give the command a terminal also when standard input is none"},
     kHelp};
 constexpr Option kDebug[] = {
-    {"section", 's', "NAME", "print only this (may be repeated)", "tasks|stacks|memory|files|sockets|log|counters|profile"},
+    {"section", 's', "NAME", "print only this (may be repeated)",
+     "tasks|stacks|memory|files|sockets|log|counters|profile"},
     {"pid", 'p', "PID", "only this process, by its number in the sandbox"},
     {"trace", 't', nullptr, "print each system call and signal as it comes, like strace, until interrupted"},
     {"syscall", 'e', "NAME", "with --trace: only this call (may be repeated)"},

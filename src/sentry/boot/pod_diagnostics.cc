@@ -7,6 +7,7 @@
 #include <sys/un.h>
 
 #include <algorithm>
+#include <climits>
 
 #include "guest_api/errors.h"
 #include "sentry/boot/pod.h"
@@ -43,10 +44,11 @@ std::vector<Ref<Process>> wanted_processes(Kernel& kernel, const std::string& co
     return wanted;
 }
 
-// Where a file is in the pod's tree, whichever root its user has: no task is asked, which may end at any time.
+// Where a file is in the pod's tree, whichever root its user has: no task is asked, which may end at any time. Of a
+// name longer than a path may be, the end.
 std::string name_of(const File& file) {
     std::string text;
-    for (Path at = file.path(); at;) {
+    for (Path at = file.path(); at && text.size() < PATH_MAX;) {
         if (at.mount && at.dentry == at.mount->root()) {
             Path below = at.mount->mountpoint();
             if (!below) break;
@@ -344,9 +346,8 @@ std::string files_text(Kernel& kernel, const std::vector<Ref<Process>>& processe
                         fmt::format("{:>6} ... ({} descriptors in all)\n", process->pid->root_number(), open.size());
                     break;
                 }
-                text +=
-                    fmt::format("{:>6} {:>5} {:#010o} {}\n", process->pid->root_number(), fd, (*file)->flags(),
-                                printable((*file)->path() ? name_of(**file) : (*file)->link_name(*task), 1024));
+                text += fmt::format("{:>6} {:>5} {:#010o} {}\n", process->pid->root_number(), fd, (*file)->flags(),
+                                    printable((*file)->path() ? name_of(**file) : (*file)->link_name(*task), 1024));
             }
             break;  // threads share the table
         }

@@ -111,8 +111,7 @@ TEST_F(CallPollerTest, SleepsSoonAfterTheLastCall) {
         stop_ = thread_->complete_syscall(0);
         ASSERT_EQ(stop_.reason, StopReason::kSyscall);
     }
-    for (int i = 0; i < 10'000 && platform_->polling(); ++i)
-        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    for (int i = 0; i < 10'000 && platform_->polling(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     EXPECT_FALSE(platform_->polling());
     const uint64_t calls = platform_->calls_polled();
     std::this_thread::sleep_for(std::chrono::milliseconds(20));

@@ -1,8 +1,8 @@
 // Call sites: `syscall` instructions of programs and libraries that are made to hand over in shared memory.
 //
 // One instruction in front of the `syscall`, of five bytes or more, becomes a jump to a thunk near the code, which does
-// what it did and goes on in the stub (casemate_stub_call). The `syscall` itself stays: who jumps to it makes an ordinary
-// call. Known forms:
+// what it did and goes on in the stub (casemate_stub_call). The `syscall` itself stays: who jumps to it makes an
+// ordinary call. Known forms:
 //
 //   mov $number, %eax; syscall             most of the C library, Go's runtime, musl
 //   mov 8(%rsp), %r9; syscall              syscall(2)

@@ -243,8 +243,8 @@ SysResult<HostThread*> StubProcess::create_thread_locked() {
         process_.kill();
         return listener.error();
     }
-    auto thread =
-        std::make_unique<HostThread>(std::move(*listener), process_.pidfd(), process_.pid(), layout_, area, stub_area, poller_, sites_);
+    auto thread = std::make_unique<HostThread>(std::move(*listener), process_.pidfd(), process_.pid(), layout_, area,
+                                               stub_area, poller_, sites_);
     if (!thread->start()) {
         process_.kill();
         return Errno(EIO);
