@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "base/checked.h"
+#include "virtio/io_parts.h"
 
 namespace casemate::virtio {
 
@@ -23,17 +24,6 @@ struct RequestHeader {
     uint32_t reserved;
     uint64_t sector;
 };
-
-// Takes the first `bytes` off an operation's parts.
-void advance_parts(std::vector<iovec>& parts, uint64_t bytes) {
-    size_t whole = 0;
-    while (whole < parts.size() && bytes >= parts[whole].iov_len) bytes -= parts[whole++].iov_len;
-    parts.erase(parts.begin(), parts.begin() + static_cast<ptrdiff_t>(whole));
-    if (bytes > 0) {
-        parts[0].iov_base = static_cast<char*>(parts[0].iov_base) + bytes;
-        parts[0].iov_len -= bytes;
-    }
-}
 
 }  // namespace
 

@@ -9,22 +9,9 @@
 #include <utility>
 
 #include "base/log.h"
+#include "virtio/io_parts.h"
 
 namespace casemate::virtio {
-
-namespace {
-
-void advance(std::vector<iovec>& parts, size_t bytes) {
-    size_t whole = 0;
-    while (whole < parts.size() && bytes >= parts[whole].iov_len) bytes -= parts[whole++].iov_len;
-    parts.erase(parts.begin(), parts.begin() + static_cast<ptrdiff_t>(whole));
-    if (bytes > 0) {
-        parts[0].iov_base = static_cast<char*>(parts[0].iov_base) + bytes;
-        parts[0].iov_len -= bytes;
-    }
-}
-
-}  // namespace
 
 void FuseLink::attach(DeviceLoop& loop, std::mutex& owner, Done done, std::function<void()> room) {
     done_ = std::move(done);
@@ -82,7 +69,7 @@ void FuseLink::flush() {
             if (errno != EAGAIN) give_up("hung up");
             return;
         }
-        advance(unsent_, static_cast<size_t>(put));
+        advance_parts(unsent_, static_cast<size_t>(put));
     }
 }
 
@@ -149,7 +136,7 @@ bool FuseLink::receive_body() {
         give_up("hung up");
         return false;
     }
-    if (!body_.empty()) advance(body_, static_cast<size_t>(got));
+    if (!body_.empty()) advance_parts(body_, static_cast<size_t>(got));
     body_left_ -= static_cast<size_t>(got);
     if (body_left_ == 0) finish_reply();
     return true;

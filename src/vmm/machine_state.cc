@@ -6,6 +6,7 @@
 #include <array>
 
 #include "vmm/machine.h"
+#include "vmm/state_values.h"
 #include "vmm/vcpu_state.h"
 
 namespace casemate::vmm {
@@ -16,20 +17,6 @@ uint64_t realtime_ns() {
     timespec now;
     ::clock_gettime(CLOCK_REALTIME, &now);
     return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
-
-template <typename T>
-void put(virtio::StateWriter& writer, const T& value) {
-    writer.text({reinterpret_cast<const char*>(&value), sizeof value});
-}
-
-template <typename T>
-Result<T> take(virtio::StateReader& reader) {
-    auto bytes = reader.text();
-    T value = {};
-    if (!bytes.ok() || bytes->size() != sizeof value) return Error("the snapshot is not whole", EBADMSG);
-    std::memcpy(&value, bytes->data(), sizeof value);
-    return value;
 }
 
 constexpr std::array<uint32_t, 3> kIrqchips = {KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC};

@@ -16,6 +16,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "vmm/state_values.h"
 
 namespace casemate::vmm {
 
@@ -23,20 +24,6 @@ namespace {
 
 constexpr uint32_t kMsrTsc = 0x10, kMsrTscDeadline = 0x6e0;
 constexpr size_t kMaxMsrs = 4096, kMaxCpuid = 1024;
-
-template <typename T>
-void put(virtio::StateWriter& writer, const T& value) {
-    writer.text({reinterpret_cast<const char*>(&value), sizeof value});
-}
-
-template <typename T>
-Result<T> take(virtio::StateReader& reader) {
-    auto bytes = reader.text();
-    T value;
-    if (!bytes.ok() || bytes->size() != sizeof value) return Error("the snapshot is not whole", EBADMSG);
-    std::memcpy(&value, bytes->data(), sizeof value);
-    return value;
-}
 
 template <typename T>
 Result<void> save_one(KvmVcpu& vcpu, unsigned long request, const char* name, virtio::StateWriter& writer) {
