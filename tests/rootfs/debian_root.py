@@ -63,7 +63,7 @@ class Side:
 
     def __init__(self, name, work, root, cases):
         self.name, self.folder = name, os.path.join(work, name)
-        for part in ("upper/cases", "upper/work", "overlay", "rootfs"):
+        for part in ("upper/cases", "upper/trial", "overlay", "rootfs"):
             os.makedirs(f"{self.folder}/{part}")
         for case in os.listdir(cases):
             shutil.copy(os.path.join(cases, case), f"{self.folder}/upper/cases/{case}")
@@ -105,7 +105,7 @@ class Native(Side):
         bounding = ",".join("+" + name[4:].lower() for name in CAPABILITIES)
         return ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "sh", "-c",
                 prepare + 'cd / && exec env -i "$@"', "sh", *environment, "setpriv", "--inh-caps=-all",
-                "--bounding-set=-all," + bounding, "chroot", r, "/usr/bin/env", "-C", "/work", *words]
+                "--bounding-set=-all," + bounding, "chroot", r, "/usr/bin/env", "-C", "/trial", *words]
 
     def stop(self, process):
         process.kill()
@@ -126,7 +126,7 @@ class Inside(Side):
         os.mkdir(bundle)
         process = self.spec["process"]
         process["terminal"] = terminal
-        process["args"], process["cwd"] = words, "/work"
+        process["args"], process["cwd"] = words, "/trial"
         process["env"] = [*ENVIRONMENT, "TERM=linux"]
         process["capabilities"] = {kind: CAPABILITIES for kind in ("bounding", "effective", "permitted")}
         process["noNewPrivileges"] = False
