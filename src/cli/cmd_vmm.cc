@@ -79,15 +79,24 @@ Result<uint64_t> size_option(const Arguments& arguments, std::string_view name, 
     return *size;
 }
 
-// FILE[,ro][,iops=N][,bps=SIZE]
-Result<vmm::MonitorOptions::Disk> disk_option(std::string_view text, Opened& opened) {
-    vmm::MonitorOptions::Disk disk;
+// PATH[,WORD]...
+std::pair<std::string, std::vector<std::string_view>> path_and_words(std::string_view text) {
     size_t comma = text.find(',');
-    std::string path(text.substr(0, comma));
+    std::pair<std::string, std::vector<std::string_view>> parts;
+    parts.first = text.substr(0, comma);
     while (comma != std::string_view::npos) {
         text.remove_prefix(comma + 1);
         comma = text.find(',');
-        std::string_view word = text.substr(0, comma);
+        parts.second.push_back(text.substr(0, comma));
+    }
+    return parts;
+}
+
+// FILE[,ro][,iops=N][,bps=SIZE]
+Result<vmm::MonitorOptions::Disk> disk_option(std::string_view text, Opened& opened) {
+    vmm::MonitorOptions::Disk disk;
+    auto [path, words] = path_and_words(text);
+    for (std::string_view word : words) {
         if (word == "ro") {
             disk.read_only = true;
         } else if (word.starts_with("iops=")) {
@@ -109,12 +118,8 @@ Result<vmm::MonitorOptions::Share> share_option(const Context& context, std::str
     vmm::MonitorOptions::Share share;
     share.tag = "share";
     bool read_only = false;
-    size_t comma = text.find(',');
-    std::string path(text.substr(0, comma));
-    while (comma != std::string_view::npos) {
-        text.remove_prefix(comma + 1);
-        comma = text.find(',');
-        std::string_view word = text.substr(0, comma);
+    auto [path, words] = path_and_words(text);
+    for (std::string_view word : words) {
         if (word == "ro") {
             read_only = true;
         } else if (word.starts_with("tag=") && word.size() > 4 && word.size() <= 4 + virtio::FsDevice::kTagBytes) {
