@@ -72,6 +72,8 @@ void FileServer::forget(NodeId id) {
     Node& node = **found;
     if (--node.references != 0) return;
     node.fd.reset();
+    for (Directory& directory : directories_)
+        if (directory.node == id) directory = Directory();
     node.next_free = first_free_;
     first_free_ = static_cast<uint32_t>(id);
     nodes_used_--;
@@ -81,6 +83,29 @@ SysResult<void> FileServer::check_writable(uint32_t mount) {
     std::lock_guard lock(mounts_mutex_);
     if (mounts_[mount].flags & kMountReadOnly) return Errno(EROFS);
     return {};
+}
+
+bool FileServer::is_shared(uint32_t mount) {
+    std::lock_guard lock(mounts_mutex_);
+    return mounts_[mount].flags & kMountShared;
+}
+
+void FileServer::forget_directories() {
+    for (Directory& directory : directories_) directory = Directory();
+}
+
+SysResult<int> FileServer::directory_of(NodeId node, const UniqueFd& fd, std::string_view path) {
+    Directory* oldest = directories_;
+    for (Directory& known : directories_) {
+        if (known.node == node && known.path == path) {
+            known.used = ++directory_uses_;
+            return known.fd.get();
+        }
+        if (known.used < oldest->used) oldest = &known;
+    }
+    UniqueFd opened = TRY(open_beneath(fd.get(), std::string(path), O_PATH | O_NOFOLLOW | O_DIRECTORY));
+    *oldest = Directory{node, std::string(path), std::move(opened), ++directory_uses_};
+    return oldest->fd.get();
 }
 
 // An O_PATH descriptor of the target, never following links.
@@ -109,9 +134,14 @@ SysResult<FileServer::Place> FileServer::place(const Target& target, bool for_ch
         place.name = std::string(target.path);
         return place;
     }
-    place.owned =
-        TRY(open_beneath(node->fd.get(), std::string(target.path.substr(0, slash)), O_PATH | O_NOFOLLOW | O_DIRECTORY));
-    place.parent = place.owned.get();
+    std::string_view above = target.path.substr(0, slash);
+    if (is_shared(place.mount)) {
+        // By whoever else changes it, what the path names may lie elsewhere by the next time.
+        place.owned = TRY(open_beneath(node->fd.get(), std::string(above), O_PATH | O_NOFOLLOW | O_DIRECTORY));
+        place.parent = place.owned.get();
+    } else {
+        place.parent = TRY(directory_of(target.node, node->fd, above));
+    }
     place.name = std::string(target.path.substr(slash + 1));
     return place;
 }
@@ -237,6 +267,14 @@ SysResult<FileServer::Entry> FileServer::create(Target target, uint32_t mode, ui
     Place place = TRY(this->place(target, true));
     UniqueFd fd(::openat(place.parent, place.name.c_str(),
                          O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY, mode & kPermissionBits));
+    if (!fd && errno == EEXIST && (flags & kFlagExisting)) {
+        Entry existing;
+        auto there = read_attributes_at(place.parent, place.name.c_str());
+        if (!there.ok()) return Errno(EEXIST);
+        existing.attributes = *there;
+        existing.value = EEXIST;
+        return existing;
+    }
     if (!fd) return last_errno();
     auto undo = [&](Errno error) {
         ::unlinkat(place.parent, place.name.c_str(), 0);
@@ -352,6 +390,7 @@ SysResult<FileServer::Entry> FileServer::remove_directory(Target target, uint16_
     if (::unlinkat(place.parent, place.name.c_str(), AT_REMOVEDIR) != 0) return last_errno();
     Entry entry;
     tell_parent(place, flags, entry);
+    forget_directories();
     return entry;
 }
 
@@ -369,6 +408,7 @@ SysResult<FileServer::Entry> FileServer::rename(Target target, Target new_name, 
     // Not by libc, whose renameat2 without flags is another system call, which the jail does not let through.
     if (::syscall(SYS_renameat2, from.parent, from.name.c_str(), to.parent, to.name.c_str(), rename_flags) != 0)
         return last_errno();
+    forget_directories();
     if (kept) {
         entry.attributes = TRY(read_attributes(kept.get()));
         entry.node = TRY(add_node(std::move(kept), to.mount));

@@ -102,9 +102,10 @@ class FileServer {
         uint32_t references = 0;
         uint32_t next_free = 0;
     };
-    // A directory with the last component of a path: where names are made and removed.
+    // A directory with the last component of a path: where names are made and removed. Good until the next place but
+    // one.
     struct Place {
-        UniqueFd owned;  // of the parent, if it is not a node
+        UniqueFd owned;  // of the parent, if it is neither a node nor in directories_
         int parent = -1;
         std::string name;
         uint32_t mount = 0;
@@ -114,7 +115,9 @@ class FileServer {
     SysResult<NodeId> add_node(UniqueFd fd, uint32_t mount);
     SysResult<UniqueFd> resolve(const Target& target, uint32_t* mount = nullptr);
     SysResult<Place> place(const Target& target, bool for_change);
+    SysResult<int> directory_of(NodeId node, const UniqueFd& fd, std::string_view path);
     SysResult<void> check_writable(uint32_t mount);
+    bool is_shared(uint32_t mount);
     SysResult<UniqueFd> reopen(int path_fd, uint32_t mode, int flags);
     std::string proc_name(int fd) const { return std::to_string(fd); }
     SysResult<void> append_listing(int directory, uint64_t& cookie, uint16_t flags, std::string& into, size_t room,
@@ -129,6 +132,19 @@ class FileServer {
     std::vector<Node> nodes_;
     uint32_t first_free_ = 0;
     size_t nodes_used_ = 0;
+
+    // Directories in which names were made or removed lately, by how they were asked for. Only of trees that nobody
+    // else changes, and only until something there is renamed or a directory removed.
+    struct Directory {
+        NodeId node = 0;
+        std::string path;
+        UniqueFd fd;
+        uint64_t used = 0;
+    };
+    static constexpr size_t kDirectories = 8;
+    Directory directories_[kDirectories];
+    uint64_t directory_uses_ = 0;
+    void forget_directories();
 };
 
 }  // namespace casemate::fileserver

@@ -76,6 +76,45 @@ TEST_F(FileServerTest, OpensRegularFiles) {
     EXPECT_EQ(::fcntl(entry->fd.get(), F_GETFL) & O_NONBLOCK, 0);
 }
 
+TEST_F(FileServerTest, NamesAreMadeWhereThePathLeadsNow) {
+    auto create = [&](std::string_view path) {
+        auto made = server_->create({root_, path}, 0644, ::getuid(), ::getgid());
+        return made.ok() ? 0 : made.error().value;
+    };
+    auto mkdir = [&](std::string_view path) {
+        ASSERT_TRUE(server_->make_directory({root_, path}, 0755, ::getuid(), ::getgid()).ok()) << path;
+    };
+    mkdir("d");
+    EXPECT_EQ(create("d/a"), 0);
+    ASSERT_TRUE(server_->rename({root_, "d"}, {root_, "e"}, 0, 0).ok());
+    EXPECT_EQ(create("d/b"), ENOENT);
+    EXPECT_EQ(create("e/b"), 0);
+    EXPECT_EQ(::access(at("root/e/b").c_str(), F_OK), 0);
+    mkdir("d");
+    EXPECT_EQ(create("d/c"), 0);
+    ASSERT_TRUE(server_->unlink({root_, "d/c"}, 0).ok());
+    ASSERT_TRUE(server_->remove_directory({root_, "d"}).ok());
+    mkdir("d");
+    EXPECT_EQ(create("d/c"), 0);
+    EXPECT_EQ(::access(at("root/d/c").c_str(), F_OK), 0);
+    // More directories than are remembered, in turn.
+    for (int i = 0; i < 40; ++i) {
+        std::string directory = "many" + std::to_string(i % 20);
+        if (i < 20) mkdir(directory);
+        EXPECT_EQ(create(directory + "/f" + std::to_string(i)), 0) << i;
+        EXPECT_EQ(::access(at("root/" + directory + "/f" + std::to_string(i)).c_str(), F_OK), 0) << i;
+    }
+}
+
+TEST_F(FileServerTest, WhatIsThereIsToldInsteadOfMade) {
+    auto told = server_->create({root_, "inside"}, 0600, 0, 0, kFlagExisting);
+    ASSERT_TRUE(told.ok());
+    EXPECT_FALSE(told->fd);
+    EXPECT_EQ(told->value, static_cast<uint64_t>(EEXIST));
+    EXPECT_EQ(told->attributes.size, 6u);
+    EXPECT_EQ(server_->create({root_, "inside"}, 0600, 0, 0).error().value, EEXIST);
+}
+
 TEST_F(FileServerTest, UnknownTokensAndNodesAreRefused) {
     EXPECT_EQ(server_->attach(2).error().value, ENOENT);
     for (NodeId node : {NodeId{0}, NodeId{99}, root_ + 1, root_ + (NodeId{1} << 32), ~NodeId{0}})

@@ -36,7 +36,8 @@ enum class Op : uint16_t {
     kLookup,  // path: walked as far as it exists; data: an Attributes for each component found, then the text of the
               // symlink if the last one found is one and more components follow (count tells how many were found)
     kOpen,    // open_flags: access mode, O_DIRECT, O_TRUNC -> descriptor, attributes. Regular files only
-    kCreate,  // mode, uid, gid -> descriptor (read and write), attributes. Fails with EEXIST
+    kCreate,  // mode, uid, gid -> descriptor (read and write), attributes. Fails with EEXIST, or, with kFlagExisting,
+              // tells the attributes of what is there: value EEXIST, no descriptor
     kMakeDirectory,
     kMakeNode,  // mode, device
     kSymlink,   // data: the target
@@ -67,6 +68,7 @@ constexpr uint16_t kFlagKeepNode = 8;     // kUnlink, kRename (of the replaced f
 constexpr uint16_t kFlagAttributes = 16;  // kList: attributes of every entry, however many there are
 constexpr uint16_t kFlagPrefetch = 32;    // kList: small directories below may come along
 constexpr uint16_t kFlagNoReply = 64;     // kSetAttributes, kUnlink, kForget: nobody waits
+constexpr uint16_t kFlagExisting = 256;   // kCreate
 constexpr uint16_t kFlagParent = 128;     // what makes or removes a name: also the directory's attributes, afterwards
 
 // Times are seconds and nanoseconds since the epoch.

@@ -387,9 +387,9 @@ void Pod::get_diagnostics(v1::GetDiagnosticsRequest request, Answer<v1::GetDiagn
     if (wanted("log")) add("log", kernel_.log().text(KernelLog::kSize));
     if (wanted("counters"))
         add("counters",
-            fmt::format("tasks: {}\nfile server round trips: {}\nmemory file KiB: {}\nuptime s: {}\n",
-                        kernel_.tasks().task_count(), files_.round_trips(), kernel_.memory().bytes_used() / 1024,
-                        (monotonic_now() - kernel_.boot_time()) / kSecond));
+            fmt::format("tasks: {}\nfile server round trips: {} ({})\nmemory file KiB: {}\nuptime s: {}\n",
+                        kernel_.tasks().task_count(), files_.round_trips(), files_.round_trips_by_kind(),
+                        kernel_.memory().bytes_used() / 1024, (monotonic_now() - kernel_.boot_time()) / kSecond));
     if (wanted("profile")) add("profile", kernel_.watch().profile_text());
     answer.ok(reply);
 }

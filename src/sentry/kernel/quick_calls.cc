@@ -18,7 +18,7 @@ namespace casemate::sentry {
 namespace {
 
 // More is worth a stop anyway, and longer than another application should look for its answer.
-constexpr uint64_t kMostBytes = 64 << 10;
+constexpr uint64_t kMostBytes = 16 << 10;
 // A pipe takes as much whole or not at all.
 constexpr uint64_t kMostWhole = 4096;
 

@@ -153,6 +153,11 @@ SysResult<Ref<Dentry>> Dentry::child_locked(std::string_view name) {
     return add_child(name, hash, nullptr, !changing);
 }
 
+Ref<Dentry> Dentry::unseen_child_locked(std::string_view name) {
+    if (unlinked() || cached_child(name)) return nullptr;
+    return add_child(name, hash_name(name), nullptr, false);
+}
+
 Ref<Dentry> Dentry::add_child(std::string_view name, uint32_t hash, Ref<Inode> inode, bool keep) {
     Ref<Dentry> dentry = Ref<Dentry>::adopt(new Dentry(std::move(inode), Ref<Dentry>(this), std::string(name), hash));
     {

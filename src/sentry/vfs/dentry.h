@@ -37,6 +37,9 @@ class Dentry final : public RefCounted {
     // its directory_mutex() not held by the caller; child_locked is for callers that hold it.
     SysResult<Ref<Dentry>> child(std::string_view name);
     SysResult<Ref<Dentry>> child_locked(std::string_view name);
+    // A negative one that nobody looked up (Inode::finds_out_itself), not kept; null if anything is known of the name.
+    // Who fails to make it forgets it.
+    Ref<Dentry> unseen_child_locked(std::string_view name);
     // The cache only, no revalidation; null: nothing known.
     Ref<Dentry> cached_child(std::string_view name);
 

@@ -116,6 +116,9 @@ class Inode : public RefCounted {
     // Where names can change: whether `name` still names `child` (null: still nothing). False costs a new lookup and a
     // new dentry, so what never changes (most of proc) should answer true.
     virtual bool revalidate_child(std::string_view name, Inode* child);
+    // Where names can change: whether making and unlinking find out by themselves what a name names by now (EEXIST,
+    // ENOENT, EISDIR), so that looking first would be one more question.
+    virtual bool finds_out_itself() { return false; }
     // A hint before lookups: `rest` of the path is about to be walked from here, and its end opened if `open`.
     virtual void prefetch(std::string_view rest, bool open);
     // The whole directory at once, for unions; shared and immutable, so it may come from a cache. ENOTDIR.

@@ -18,6 +18,11 @@ SysResult<void> may_create(Task& task, const Path& parent) {
     return check_permission(task, parent.inode(), kMayWrite | kMayExec);
 }
 
+Ref<Dentry> unseen_name(Task& task, const Path& parent, std::string_view name) {
+    if (!parent.inode().finds_out_itself() || !may_create(task, parent).ok()) return nullptr;
+    return parent.dentry->unseen_child_locked(name);
+}
+
 NewInode new_inode(Task& task, Inode& directory, uint32_t mode) {
     const Credentials& credentials = task.credentials();
     NewInode properties;
@@ -57,16 +62,24 @@ SysResult<void> make_name(Task& task, int dirfd, std::string_view path, uint32_t
     Path& parent = walked.parent;
     Inode& directory = parent.inode();
     std::unique_lock lock(parent.dentry->directory_mutex());
-    Ref<Dentry> child = TRY(parent.dentry->child_locked(walked.name));
-    if (!child->negative()) return Errno(EEXIST);
-    if (walked.trailing_slash && !S_ISDIR(mode)) return Errno(ENOENT);
-    TRY(may_create(task, parent));
+    Ref<Dentry> child;
+    if (!walked.trailing_slash || S_ISDIR(mode)) child = unseen_name(task, parent, walked.name);
+    if (!child) {
+        child = TRY(parent.dentry->child_locked(walked.name));
+        if (!child->negative()) return Errno(EEXIST);
+        if (walked.trailing_slash && !S_ISDIR(mode)) return Errno(ENOENT);
+        TRY(may_create(task, parent));
+    }
     NewInode properties = new_inode(task, directory, mode);
     if (S_ISLNK(mode)) properties.mode = mode;
     properties.device = device;
     properties.link_target = link_target;
-    Ref<Inode> fresh = TRY(directory.create(walked.name, properties));
-    child->set_inode_locked(std::move(fresh));
+    auto fresh = directory.create(walked.name, properties);
+    if (!fresh.ok()) {
+        if (directory.finds_out_itself()) child->forget();
+        return fresh.error();
+    }
+    child->set_inode_locked(fresh.take_value());
     lock.unlock();
     notify_name(directory, walked.name, S_ISDIR(mode) ? IN_CREATE | IN_ISDIR : IN_CREATE);
     return {};
@@ -166,7 +179,11 @@ SysResult<void> remove(Task& task, int dirfd, std::string_view path, bool remove
     Inode& directory = parent.inode();
     Ref<Dentry> child;  // outlives the lock: the last reference to a big file is dropped outside of it
     std::unique_lock lock(parent.dentry->directory_mutex());
-    child = TRY(parent.dentry->child_locked(walked.name));
+    // Whose it is matters in sticky directories only.
+    const bool finds_out = !remove_directory && directory.finds_out_itself() && !(directory.mode() & S_ISVTX);
+    if (finds_out) child = parent.dentry->cached_child(walked.name);
+    if (!child || child->negative() || S_ISDIR(child->inode_or_null()->mode()))
+        child = TRY(parent.dentry->child_locked(walked.name));
     if (child->negative()) return Errno(ENOENT);
     Ref<Inode> inode = child->inode();
     bool is_directory = S_ISDIR(inode->mode());
@@ -180,7 +197,11 @@ SysResult<void> remove(Task& task, int dirfd, std::string_view path, bool remove
         TRY(directory.remove_directory(walked.name, *inode));
         child->unlinked_locked();
     } else {
-        TRY(directory.unlink(walked.name, *inode));
+        auto unlinked = directory.unlink(walked.name, *inode);
+        if (!unlinked.ok()) {
+            if (finds_out) child->forget();
+            return unlinked;
+        }
         child->unlinked_locked();
     }
     lock.unlock();

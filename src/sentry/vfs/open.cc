@@ -102,6 +102,24 @@ SysResult<Ref<File>> open_unnamed(Task& task, const Path& directory, int flags, 
     return fresh->open(task, path, flags & ~(O_TMPFILE | O_CREAT | O_TRUNC));
 }
 
+// Makes the file without looking for it first. Null: it is there already, or not to be made, and to be looked up.
+SysResult<Ref<File>> create_unseen(Task& task, const Path& parent, std::string_view name, int flags, uint32_t mode) {
+    std::unique_lock lock(parent.dentry->directory_mutex());
+    Ref<Dentry> child = unseen_name(task, parent, name);
+    if (!child) return Ref<File>();
+    Inode& directory = parent.inode();
+    auto fresh = directory.create(name, new_inode(task, directory, S_IFREG | (mode & 07777)));
+    if (!fresh.ok()) {
+        child->forget();
+        if (fresh.error() == Errno(EEXIST) && (flags & O_EXCL)) return Errno(EEXIST);
+        return Ref<File>();
+    }
+    child->set_inode_locked(fresh.take_value());
+    lock.unlock();
+    notify_name(directory, name, IN_CREATE);
+    return open_checked(task, Path(parent.mount, child), flags & ~O_CREAT, true);
+}
+
 SysResult<Ref<File>> open_or_create(Task& task, int dirfd, std::string_view text, int flags, uint32_t mode,
                                     const WalkOptions& options) {
     Walker walker(task, options);
@@ -116,6 +134,11 @@ SysResult<Ref<File>> open_or_create(Task& task, int dirfd, std::string_view text
         Path& parent = walker.at();
         if (walker.trailing_slash()) return Errno(EISDIR);
         Inode& directory = parent.inode();
+        if (directory.finds_out_itself()) {
+            auto made = create_unseen(task, parent, walker.name(), flags, mode);
+            if (!made.ok()) return made.error();
+            if (*made) return made.take_value();
+        }
         directory.prefetch(walker.name(), true);
         Ref<Dentry> child = TRY(parent.dentry->child(walker.name()));
         if (child->negative()) {

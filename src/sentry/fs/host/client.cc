@@ -250,7 +250,44 @@ void HostFiles::flush() {
 SysResult<HostFiles::Answer> HostFiles::call(Request& request, std::string_view path, std::string_view path2,
                                              std::string_view data) {
     Parts parts{path, path2, data};
+    if (request.op < kKinds) kinds_[request.op].fetch_add(1, std::memory_order_relaxed);
     return shared_ ? call_shared(request, parts) : call_by_socket(request, parts);
+}
+
+std::string HostFiles::round_trips_by_kind() const {
+    constexpr std::string_view kNames[] = {"",
+                                           "attach",
+                                           "lookup",
+                                           "open",
+                                           "create",
+                                           "mkdir",
+                                           "mknod",
+                                           "symlink",
+                                           "link",
+                                           "unlink",
+                                           "rmdir",
+                                           "rename",
+                                           "readlink",
+                                           "list",
+                                           "attributes",
+                                           "set attributes",
+                                           "statfs",
+                                           "get xattr",
+                                           "set xattr",
+                                           "remove xattr",
+                                           "list xattrs",
+                                           "sync",
+                                           "forget",
+                                           "create unnamed",
+                                           "attributes of several"};
+    std::string text;
+    for (size_t i = 0; i < std::size(kNames); ++i) {
+        uint64_t count = kinds_[i].load(std::memory_order_relaxed);
+        if (count == 0) continue;
+        if (!text.empty()) text += ", ";
+        text.append(kNames[i]).append(" ").append(std::to_string(count));
+    }
+    return text;
 }
 
 // --- Over the socket ---

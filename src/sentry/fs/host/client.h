@@ -6,6 +6,7 @@
 // content but its replies are checked for shape all the same. When it is gone, everything answers EIO.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <mutex>
 #include <semaphore>
@@ -52,6 +53,8 @@ class HostFiles {
     void forget(fileserver::NodeId node);
 
     uint64_t round_trips() const { return round_trips_.load(std::memory_order_relaxed); }
+    // How many of them asked what: "create 12, open 7".
+    std::string round_trips_by_kind() const;
 
   private:
     struct Parts {
@@ -85,6 +88,8 @@ class HostFiles {
     std::vector<fileserver::NodeId> forgets_;
     std::atomic<uint64_t> posted_{0};  // how many posts are out
     std::atomic<uint64_t> done_{0}, round_trips_{0};
+    static constexpr size_t kKinds = 32;
+    std::array<std::atomic<uint64_t>, kKinds> kinds_{};  // of round trips, by Op
 
     std::mutex descriptors_mutex_;
     std::vector<std::pair<uint32_t, UniqueFd>> descriptors_;  // guarded by descriptors_mutex_: taken for others

@@ -110,6 +110,7 @@ class HostInode final : public Inode {
     SysResult<void> change(const AttributeChange& change) override;
     SysResult<Ref<Inode>> lookup(std::string_view name) override;
     bool revalidate_child(std::string_view name, Inode* child) override;
+    bool finds_out_itself() override { return host().shared(); }
     void prefetch(std::string_view rest, bool open) override;
     SysResult<std::shared_ptr<const Listing>> listing() override;
     SysResult<Ref<Inode>> create(std::string_view name, const NewInode& properties) override;

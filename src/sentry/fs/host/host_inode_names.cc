@@ -45,7 +45,20 @@ SysResult<Ref<Inode>> HostInode::create(std::string_view name, const NewInode& p
     TRY(put_owner(properties.uid, properties.gid, request));
     request.device = properties.device;
     request.flags |= parent_flag();
+    if (op == Op::kCreate && host().shared()) request.flags |= fileserver::kFlagExisting;
     auto answer = TRY(host().client().call(request, address.path, {}, properties.link_target));
+    if (op == Op::kCreate && answer.reply.value == EEXIST) {
+        // What is there will be looked up next.
+        Names::Hint hint;
+        hint.name = std::string(name);
+        hint.exists = true;
+        hint.attributes = answer.reply.attributes;
+        hint.when = monotonic_now();
+        std::lock_guard lock(mutex_);
+        names_locked().add_hint(std::move(hint));
+        return Errno(EEXIST);
+    }
+    if (op == Op::kCreate && !answer.fd) return Errno(EIO);
     Ref<HostInode> child = host().intern(answer.reply.attributes, this, name);
     child->made_here_.store(true, std::memory_order_relaxed);
     Ref<HostFd> fd = answer.fd ? make_ref<HostFd>(std::move(answer.fd)) : nullptr;
@@ -149,6 +162,13 @@ SysResult<void> HostInode::unlink(std::string_view name, Inode& target) {
     request.flags |= parent_flag();
     if (keep) request.flags |= fileserver::kFlagKeepNode;
     auto answer = TRY(host().client().call(request, address.path));
+    const auto& gone = answer.reply.attributes;
+    if (keep && (gone.inode != file.key_.inode || gone.device != file.key_.device)) {
+        // Others had put another file in its place.
+        host().client().forget(answer.reply.node);
+        name_removed(name);
+        return {};
+    }
     file.lost_name(answer.reply.node, whole);
     name_removed(name);
     take_own(answer);

@@ -215,6 +215,74 @@ TEST_F(HostTest, SharedChangesAreSeen) {
     EXPECT_EQ(open("/late", O_RDONLY), -ENOENT);
 }
 
+TEST_F(HostTest, NamesInASharedTreeAreMadeAndRemovedByOneQuestion) {
+    ASSERT_EQ(::chmod(directory_.c_str(), 0755), 0);
+    attach(fileserver::kMountShared);
+    boot_root(files_);
+    constexpr int kFiles = 20;
+    auto name = [](int i) { return "/f" + std::to_string(i); };
+    uint64_t before = client_->round_trips();
+    for (int i = 0; i < kFiles; ++i) {
+        int64_t fd = open(name(i), O_WRONLY | O_CREAT | (i % 2 ? O_EXCL : 0), 0644);
+        ASSERT_GE(fd, 0) << i;
+        ASSERT_EQ(call(SYS_close, static_cast<int>(fd)), 0);
+    }
+    ASSERT_EQ(call(SYS_mkdir, "/d", 0755), 0);
+    ASSERT_EQ(call(SYS_symlink, "target", "/l"), 0);
+    EXPECT_EQ(client_->round_trips() - before, kFiles + 2u);
+    before = client_->round_trips();
+    for (int i = 0; i < kFiles; ++i) ASSERT_EQ(call(SYS_unlink, name(i)), 0) << i;
+    EXPECT_EQ(client_->round_trips() - before, uint64_t{kFiles});
+    for (int i = 0; i < kFiles; ++i) EXPECT_NE(::access(on_host(name(i)).c_str(), F_OK), 0) << i;
+}
+
+TEST_F(HostTest, OthersNamesInASharedTreeAreRespected) {
+    ASSERT_EQ(::chmod(directory_.c_str(), 0755), 0);
+    attach(fileserver::kMountShared);
+    boot_root(files_);
+    host_write("theirs", "content");
+    EXPECT_EQ(open("/theirs", O_WRONLY | O_CREAT | O_EXCL, 0644), -EEXIST);
+    EXPECT_EQ(call(SYS_mkdir, "/theirs", 0755), -EEXIST);
+    EXPECT_EQ(call(SYS_symlink, "x", "/theirs"), -EEXIST);
+    int64_t fd = open("/theirs", O_RDWR | O_CREAT, 0644);
+    ASSERT_GE(fd, 0);
+    GuestAddr buffer = room(64);
+    EXPECT_EQ(call(SYS_read, static_cast<int>(fd), buffer, 64), 7);
+    EXPECT_EQ(call(SYS_close, static_cast<int>(fd)), 0);
+    ASSERT_EQ(::mkdir(on_host("folder").c_str(), 0755), 0);
+    EXPECT_EQ(open("/folder", O_WRONLY | O_CREAT, 0644), -EISDIR);
+    ASSERT_EQ(::symlink("theirs", on_host("link").c_str()), 0);
+    fd = open("/link", O_RDONLY | O_CREAT, 0644);
+    ASSERT_GE(fd, 0);
+    EXPECT_EQ(call(SYS_read, static_cast<int>(fd), buffer, 64), 7);
+    EXPECT_EQ(call(SYS_close, static_cast<int>(fd)), 0);
+    // What was there is gone, or another thing, when it is to be removed.
+    for (const char* name : {"/a", "/b", "/c"}) {
+        fd = open(name, O_WRONLY | O_CREAT | O_EXCL, 0644);
+        ASSERT_GE(fd, 0);
+        ASSERT_EQ(call(SYS_close, static_cast<int>(fd)), 0);
+    }
+    ASSERT_EQ(::unlink(on_host("a").c_str()), 0);
+    EXPECT_EQ(call(SYS_unlink, "/a"), -ENOENT);
+    ASSERT_EQ(::unlink(on_host("b").c_str()), 0);
+    ASSERT_EQ(::mkdir(on_host("b").c_str(), 0755), 0);
+    EXPECT_EQ(call(SYS_unlink, "/b"), -EISDIR);
+    EXPECT_EQ(call(SYS_rmdir, "/b"), 0);
+    // An open file keeps being itself while another one of its name is removed.
+    fd = open("/c", O_RDWR);
+    ASSERT_GE(fd, 0);
+    ASSERT_EQ(call(SYS_write, static_cast<int>(fd), put("mine"), 4), 4);
+    ASSERT_EQ(::rename(on_host("c").c_str(), on_host("elsewhere").c_str()), 0);
+    host_write("c", "another one's");
+    EXPECT_EQ(call(SYS_unlink, "/c"), 0);
+    EXPECT_NE(::access(on_host("c").c_str(), F_OK), 0);
+    struct stat host;
+    EXPECT_LT(call(SYS_fchmod, static_cast<int>(fd), 0640), 0);
+    ASSERT_EQ(::stat(on_host("elsewhere").c_str(), &host), 0);
+    EXPECT_EQ(host.st_size, 4);
+    EXPECT_EQ(host.st_mode & 07777, 0644u);
+}
+
 TEST_F(HostTest, OverlayIsAWritableTree) {
     attach(fileserver::kMountReadOnly);
     Ref<TmpfsFileSystem> upper = TmpfsFileSystem::create(*memory_, TmpfsOptions{.mode = 0755});
