@@ -58,8 +58,8 @@ host::SeccompFilter sentry_filter() {
     filter.allow_if(SYS_clone, {ArgCheck::equal(0, kThreadFlags)});
     filter.add_rule(SYS_clone3, {}, SECCOMP_RET_ERRNO | ENOSYS);
     filter.allow({SYS_exit, SYS_exit_group, SYS_set_robust_list, SYS_rseq, SYS_sched_yield, SYS_futex, SYS_gettid,
-                  SYS_getpid, SYS_rt_sigprocmask, SYS_rt_sigaction, SYS_rt_sigreturn, SYS_sched_getaffinity});
-    filter.allow_if(SYS_sched_setaffinity, {ArgCheck::equal32(0, 0)});  // the calling thread
+                  SYS_getpid, SYS_rt_sigprocmask, SYS_rt_sigaction, SYS_rt_sigreturn, SYS_sched_getaffinity,
+                  SYS_sched_setaffinity});
     filter.allow_if(SYS_prctl, {ArgCheck::equal32(0, PR_SET_NAME)});
     // Its stubs.
     filter.allow({SYS_pidfd_open, SYS_pidfd_getfd, SYS_waitid});

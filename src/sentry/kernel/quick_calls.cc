@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/audit.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -28,6 +29,12 @@ uint32_t type_of(Task& task, uint64_t fd) {
     if (!file.ok()) return 0;
     Inode* inode = (*file)->inode();
     return inode != nullptr ? inode->mode() & S_IFMT : 0;
+}
+
+// Whether a descriptor is a socket that is never waited for: its calls end at once, however little they did.
+bool never_waits(Task& task, uint64_t fd, uint64_t flags) {
+    auto file = task.files().get(static_cast<int>(fd));
+    return file.ok() && (*file)->as_socket() != nullptr && ((flags & MSG_DONTWAIT) != 0 || (*file)->nonblocking());
 }
 
 WakeBatch& batch_of_this_thread() {
@@ -79,10 +86,17 @@ bool is_quick(Task& task, const SyscallStop& call) {
         // What is not ready parks, and is refused then.
         case SYS_poll:
         case SYS_epoll_wait:
-        case SYS_epoll_pwait:
         case SYS_epoll_ctl:
         case SYS_futex:
             return true;
+        case SYS_epoll_pwait:
+            return call.args[4] == 0;  // no mask for the time of the call
+        case SYS_sendto:
+            return call.args[2] <= kMostBytes && never_waits(task, call.args[0], call.args[3]);
+        case SYS_sendmsg:
+            return never_waits(task, call.args[0], call.args[2]);
+        case SYS_writev:
+            return never_waits(task, call.args[0], 0);
         case SYS_close: {
             const uint32_t type = type_of(task, call.args[0]);
             return type == S_IFREG || type == S_IFDIR;
@@ -95,6 +109,7 @@ bool is_quick(Task& task, const SyscallStop& call) {
         case SYS_pwrite64: {
             const uint32_t type = type_of(task, call.args[0]);
             if (type == S_IFREG) return call.args[2] <= kMostBytes;
+            if (call.args[2] <= kMostBytes && never_waits(task, call.args[0], 0)) return true;
             return (type == S_IFIFO || type == S_IFCHR) && call.args[2] <= kMostWhole;
         }
         case SYS_fcntl:

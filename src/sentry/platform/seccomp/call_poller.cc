@@ -12,10 +12,8 @@
 namespace casemate::sentry::seccomp {
 namespace {
 
-int allowed_cpus() {
-    cpu_set_t set;
-    return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-}
+// Of an application thread in one step of a trial: fewer, and it does something else.
+constexpr uint32_t kCallsOfACaller = 20;
 
 }  // namespace
 
@@ -32,20 +30,40 @@ CallPoller::~CallPoller() {
     pthread_join(thread_, nullptr);
 }
 
+bool CallPoller::may_wake_locked(int64_t now) {
+    const bool polls = awake_.load() != 0;
+    if (polls && shares()) return true;
+    const int running = running_.load(std::memory_order_relaxed);
+    int cpus = cpus_.load(std::memory_order_relaxed);
+    const bool idle = budget_.may_wake(now, running, INT32_MAX);
+    const bool busy = !polls && trial_.may_start(now, calls());
+    if (!idle && !busy) return false;
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof(set), &set) != 0) return false;
+    const int allowed = CPU_COUNT(&set);
+    if (cpus == 0 || allowed < cpus) cpus = allowed;
+    usable_cpus_.store(cpus, std::memory_order_relaxed);
+    if (idle && budget_.may_wake(now, running, cpus)) return true;
+    if (!busy || cpus < 2) return false;
+    // Any CPU but this one, where the thread that called goes on.
+    const int here = sched_getcpu();
+    int cpu = here;
+    do cpu = (cpu + 1) % CPU_SETSIZE;
+    while (cpu != here && !CPU_ISSET(static_cast<size_t>(cpu), &set));
+    if (cpu == here) return false;
+    shared_cpu_.store(cpu, std::memory_order_relaxed);
+    return true;
+}
+
 void CallPoller::watch(HostThread& thread, int64_t now) {
     std::lock_guard lock(mutex_);
-    int cpus = cpus_.load(std::memory_order_relaxed);
-    if (cpus == 1) return;
+    if (cpus_.load(std::memory_order_relaxed) == 1) return;
     Entry* free = nullptr;
     for (Entry& entry : entries_) {
         if (entry.thread == &thread) return;
         if (entry.thread == nullptr && free == nullptr) free = &entry;
     }
-    if (free == nullptr || !budget_.may_wake(now, running_.load(std::memory_order_relaxed), INT32_MAX)) return;
-    const int allowed = allowed_cpus();
-    if (cpus == 0 || allowed < cpus) cpus = allowed;
-    if (!budget_.may_wake(now, running_.load(std::memory_order_relaxed), cpus)) return;
-    usable_cpus_.store(cpus, std::memory_order_relaxed);
+    if (free == nullptr || !may_wake_locked(now)) return;
     if (!started_) {
         // All signals are for other threads.
         sigset_t all, before;
@@ -57,9 +75,13 @@ void CallPoller::watch(HostThread& thread, int64_t now) {
         };
         started_ = pthread_create(&thread_, nullptr, body, this) == 0;
         pthread_sigmask(SIG_SETMASK, &before, nullptr);
-        if (!started_) return budget_.ended(now, 0, true);
+        if (!started_) {
+            shared_cpu_.store(-1, std::memory_order_relaxed);
+            return budget_.ended(now, 0, true);
+        }
     }
     free->thread = &thread;
+    if (shares()) thread.keep_off(shared_cpu_.load(std::memory_order_relaxed));
     free->word.store(&thread.slot_word(), std::memory_order_release);
     if (awake_.load() == 0) {
         waker_cpu_.store(sched_getcpu(), std::memory_order_relaxed);
@@ -72,6 +94,7 @@ void CallPoller::watch(HostThread& thread, int64_t now) {
 void CallPoller::drop_locked(Entry& entry) {
     entry.word.store(nullptr, std::memory_order_release);
     entry.thread->slot_word().fetch_and(~uint32_t{STUB_SLOT_WATCHED}, std::memory_order_acq_rel);
+    entry.thread->roam();
     entry.thread = nullptr;
 }
 
@@ -103,13 +126,14 @@ bool CallPoller::serve(Entry& entry) {
             return false;
         }
     }
-    const bool keep = thread->serve_slot();
-    if (!keep) {
+    ++entry.calls;
+    const HostThread::Served served = thread->serve_slot();
+    if (!served.keep) {
         std::lock_guard lock(mutex_);
         if (entry.thread == thread) drop_locked(entry);
     }
     thread->release_from_poller();
-    answered_.fetch_add(1, std::memory_order_relaxed);
+    if (served.answered) answered_.fetch_add(1, std::memory_order_relaxed);
     return true;
 }
 
@@ -123,34 +147,70 @@ bool CallPoller::leave_cpu(int cpu) {
     return true;
 }
 
+bool CallPoller::take_cpu(int cpu) {
+    left_cpu_ = -1;
+    cpu_set_t mine;
+    CPU_ZERO(&mine);
+    CPU_SET(static_cast<size_t>(cpu), &mine);
+    return sched_setaffinity(0, sizeof(mine), &mine) == 0;
+}
+
+bool CallPoller::shares_well(int64_t now) {
+    std::lock_guard lock(mutex_);
+    if (!trial_.step_is_over(now)) return true;
+    int callers = 0;
+    for (Entry& entry : entries_) {
+        if (entry.calls >= kCallsOfACaller) ++callers;
+        entry.calls = 0;
+    }
+    return trial_.goes_well(now, calls(), callers, running_.load(std::memory_order_relaxed));
+}
+
 // Until no call came for a while, or the CPU is wanted by somebody else.
 void CallPoller::poll() {
     const uint64_t before = answered_.load(std::memory_order_relaxed);
+    const bool sharing = shares();
     // The host may have woken it on the CPU of the application, which it would only keep waiting from there.
-    const bool away = leave_cpu(waker_cpu_.load(std::memory_order_relaxed));
+    const bool away = sharing ? take_cpu(shared_cpu_.load(std::memory_order_relaxed))
+                              : leave_cpu(waker_cpu_.load(std::memory_order_relaxed));
     const int64_t begun = monotonic_time();
     int64_t last_call = begun, last_look = begun;
-    bool contended = !away || begun - woken_at_.load(std::memory_order_relaxed) > PollBudget::kSlowWake;
-    for (uint32_t pass = 1; !contended; ++pass) {
+    const int64_t late = begun - woken_at_.load(std::memory_order_relaxed);
+    bool contended = !away || late > (sharing ? PollBudget::kSlowSharedWake : PollBudget::kSlowWake);
+    bool pays = true;
+    if (sharing) {
+        std::lock_guard lock(mutex_);
+        trial_.started(begun, calls());
+    }
+    for (uint32_t pass = 1; !contended && pays; ++pass) {
         bool any = false;
         for (Entry& entry : entries_) any |= serve(entry);
-        if (any) {
-            last_call = last_look = monotonic_time();
+        __builtin_ia32_pause();
+        if (any ? !sharing || pass % 64 != 0 : pass % 16 != 0) {
+            if (any) last_call = last_look = monotonic_time();
             continue;
         }
-        __builtin_ia32_pause();
-        if (pass % 16 != 0) continue;
         const int64_t now = monotonic_time();
+        if (any) last_call = last_look = now;
         // Somebody else had this CPU, or one of the pod's own threads may want it.
-        contended =
-            now - last_look > PollBudget::kContended || running_.load(std::memory_order_relaxed) >= usable_cpus_;
+        contended = now - last_look > PollBudget::kContended ||
+                    (!sharing && running_.load(std::memory_order_relaxed) >= usable_cpus_);
+        if (sharing && !contended) pays = shares_well(now);
         if (contended || now - last_call > PollBudget::kIdle || awake_.load(std::memory_order_relaxed) == 2) break;
         last_look = now;
     }
     std::lock_guard lock(mutex_);
-    budget_.ended(monotonic_time(), answered_.load(std::memory_order_relaxed) - before, contended);
-    for (Entry& entry : entries_)
+    const int64_t now = monotonic_time();
+    if (sharing) {
+        trial_.ended(now, contended);
+        shared_cpu_.store(-1, std::memory_order_relaxed);
+    } else {
+        budget_.ended(now, answered_.load(std::memory_order_relaxed) - before, contended);
+    }
+    for (Entry& entry : entries_) {
         if (entry.thread != nullptr) drop_locked(entry);
+        entry.calls = 0;
+    }
     uint32_t polling = 1;
     awake_.compare_exchange_strong(polling, 0);
 }

@@ -2,8 +2,10 @@
 // call at a patched site (call_sites.h) needs no kernel: the application writes it into its slot and looks for the
 // answer.
 //
-// It is asleep unless an application thread makes fast calls and a CPU is idle (poll_policy.h), and everything works
-// without it: an application whose slot is not watched, or not looked at for some microseconds, makes the real call.
+// It is asleep unless an application thread makes fast calls, and a CPU is idle or all running application threads do
+// little but call (poll_policy.h). Then it takes one CPU for itself, and they share the others: those that it looks at
+// are kept off its CPU meanwhile. Everything works without it: an application whose slot is not watched, or not looked
+// at for some microseconds, makes the real call.
 //
 // What a slot says was written by the application, which may write all slots of its address space at any moment: a call
 // is copied once, and made only for a thread that the sentry has nothing in hand of (HostThread::claim).
@@ -33,8 +35,12 @@ class CallPoller {
     // CPUs that the pod may use, if fewer than the affinity says: a quota.
     void set_cpus(int cpus) { cpus_.store(cpus, std::memory_order_relaxed); }
 
+    // A call came the slow way that could have come in shared memory.
+    void slow_call() { slow_calls_.fetch_add(1, std::memory_order_relaxed); }
     // Looks at the slot of `thread`, whose application waits in a call, from now on for a while, if it pays.
     void watch(HostThread& thread, int64_t now);
+    // It has taken a CPU from running applications: whoever calls at all should be watched.
+    bool shares() const { return shared_cpu_.load(std::memory_order_relaxed) >= 0; }
     // Stops that; afterwards the poller has nothing of the thread in hand.
     void forget(HostThread& thread);
 
@@ -51,12 +57,20 @@ class CallPoller {
     struct Entry {
         std::atomic<std::atomic<uint32_t>*> word{nullptr};
         HostThread* thread = nullptr;  // guarded by mutex_
+        uint32_t calls = 0;            // in this step of a trial; the poller's own
     };
 
     void run();
     void poll();
+    uint64_t calls() const { return slow_calls_.load(std::memory_order_relaxed) + answered(); }
+    // Whether the poller shall look, or looks already.
+    bool may_wake_locked(int64_t now);
     // Lets the calling thread run anywhere but there.
     bool leave_cpu(int cpu);
+    // Takes the CPU that was chosen for it alone.
+    bool take_cpu(int cpu);
+    // While it shares: whether that still pays.
+    bool shares_well(int64_t now);
     // True: there was a call.
     bool serve(Entry& entry);
     void drop_locked(Entry& entry);
@@ -64,14 +78,17 @@ class CallPoller {
     std::mutex mutex_;
     std::array<Entry, kSlots> entries_;
     PollBudget budget_;               // guarded by mutex_
+    SharedCpuTrial trial_;            // guarded by mutex_
     bool started_ = false;            // guarded by mutex_
     std::atomic<uint32_t> awake_{0};  // 0: the poller sleeps on it, 1: it polls, 2: it shall end
     std::atomic<int> running_{0};
     std::atomic<int> cpus_{0};
     std::atomic<int> usable_cpus_{1};
     std::atomic<int> waker_cpu_{-1};
+    std::atomic<int> shared_cpu_{-1};  // the poller's, while it shares; changed under mutex_
     std::atomic<int64_t> woken_at_{0};
     std::atomic<uint64_t> answered_{0};
+    std::atomic<uint64_t> slow_calls_{0};
     // The poller's own.
     cpu_set_t home_{};
     int left_cpu_ = -1;

@@ -13,6 +13,7 @@ constexpr size_t kSyscallSize = 2;
 constexpr size_t kJumpSize = 5;
 constexpr size_t kReadSize = 13;
 constexpr size_t kCompareSize = 7;
+constexpr size_t kMostRest = 24;  // bytes between the changed instruction and the syscall
 
 uint8_t at(std::span<const std::byte> code, size_t offset) { return static_cast<uint8_t>(code[offset]); }
 
@@ -25,6 +26,42 @@ uint32_t word_at(std::span<const std::byte> code, size_t offset) {
 bool matches(std::span<const std::byte> code, size_t offset, std::initializer_list<uint8_t> bytes) {
     for (uint8_t byte : bytes)
         if (at(code, offset++) != byte) return false;
+    return true;
+}
+
+// The size of the instruction at `offset` if it is one of those that may stand in REST and leaves %rax alone, or 0.
+size_t plain_instruction(std::span<const std::byte> code, size_t offset, size_t end) {
+    constexpr uint8_t kRexB = 1, kRexR = 4;
+    size_t size = 0;
+    uint8_t rex = 0;
+    if (offset < end && (at(code, offset) & 0xf0) == 0x40) rex = at(code, offset + size++);
+    if (offset + size + 2 > end) return 0;
+    const uint8_t opcode = at(code, offset + size++);
+    if (opcode >= 0xb9 && opcode <= 0xbf && rex == 0)  // mov $imm32, %r32
+        return offset + size + 4 <= end ? size + 4 : 0;
+    const uint8_t modrm = at(code, offset + size++);
+    const bool to_memory_or_register = opcode == 0x89 || opcode == 0x31;  // the other operand is the target
+    if (!to_memory_or_register && opcode != 0x8b && opcode != 0x33 && opcode != 0x80) return 0;
+    const uint8_t reg = static_cast<uint8_t>((modrm >> 3 & 7) | ((rex & kRexR) != 0 ? 8 : 0));
+    const uint8_t rm = static_cast<uint8_t>((modrm & 7) | ((rex & kRexB) != 0 ? 8 : 0));
+    if (opcode == 0x80)  // xor $imm8, %sil or %dil
+        return rex == 0x40 && (modrm == 0xf6 || modrm == 0xf7) && offset + size + 1 <= end ? size + 1 : 0;
+    if (modrm >> 6 == 3) return (to_memory_or_register ? rm : reg) != 0 ? size : 0;
+    // mov N(%rsp), %r
+    if (opcode != 0x8b || (modrm & 7) != 4 || reg == 0 || offset + size + 1 > end || at(code, offset + size) != 0x24)
+        return 0;
+    size += 1;
+    if (modrm >> 6 == 0) return size;
+    return modrm >> 6 == 1 && offset + size + 1 <= end ? size + 1 : 0;
+}
+
+// Whether [offset, end) is such instructions.
+bool is_rest(std::span<const std::byte> code, size_t offset, size_t end) {
+    while (offset < end) {
+        const size_t size = plain_instruction(code, offset, end);
+        if (size == 0) return false;
+        offset += size;
+    }
     return true;
 }
 
@@ -45,6 +82,7 @@ class Writer {
     void bytes(std::initializer_list<uint8_t> bytes) {
         for (uint8_t byte : bytes) into_[used_++] = std::byte{byte};
     }
+    void copy(std::span<const std::byte> bytes) { put(bytes.data(), bytes.size()); }
     void word(uint32_t value) { put(&value, sizeof(value)); }
     void address(uint64_t value) { put(&value, sizeof(value)); }
     // The distance of `to` from the instruction's end, which is `rest` bytes behind these four.
@@ -71,19 +109,33 @@ std::optional<CallSite> recognise_site(std::span<const std::byte> page, uint64_t
                                        uint64_t number) {
     if (ip < page_address || ip - page_address > page.size()) return std::nullopt;
     const size_t end = ip - page_address;
-    const size_t before = end - kSyscallSize - kJumpSize;
     // One byte more is looked at than is changed: a prefix would make it another instruction.
     if (end < kSyscallSize + kJumpSize + 1 || !matches(page, end - kSyscallSize, {0x0f, 0x05})) return std::nullopt;
-    if (at(page, before) == 0xb8 && word_at(page, before + 1) == number && (at(page, before - 1) & 0xf0) != 0x40)
-        return CallSite{CallSite::Kind::kNumber, page_address + before, ip};
+    const size_t syscall = end - kSyscallSize;
+    auto straight = [&](size_t start) { return CallSite{CallSite::Kind::kStraight, page_address + start, ip}; };
+    const size_t before = syscall - kJumpSize;
+    for (size_t start = before; start >= 1 && before - start <= kMostRest; --start) {
+        if (at(page, start) == 0xb8 && word_at(page, start + 1) == number && (at(page, start - 1) & 0xf0) != 0x40 &&
+            is_rest(page, start + kJumpSize, syscall))
+            return straight(start);
+    }
     // mov %r9, %r8 comes first.
     if (before >= 3 && matches(page, before - 3, {0x4d, 0x89, 0xc8, 0x4c, 0x8b, 0x4c, 0x24, 0x08}))
-        return CallSite{CallSite::Kind::kSixthArgument, page_address + before, ip};
-    if (number == 0 && end >= kReadSize) {
+        return straight(before);
+    // mov 16(%rsp), %r9 comes first.
+    if (before >= 5 && matches(page, before - 5, {0x4c, 0x8b, 0x4c, 0x24, 0x10, 0x4c, 0x89, 0x5c, 0x24, 0x08}))
+        return straight(before);
+    if (number != 0 || !matches(page, syscall - 2, {0x31, 0xc0})) return std::nullopt;
+    for (size_t start = before; start >= 1 && before - start <= kMostRest; --start) {
+        if (at(page, start) == 0x48 && plain_instruction(page, start, syscall) == kJumpSize &&
+            at(page, start + 1) == 0x8b && (at(page, start - 1) & 0xf0) != 0x40 && start + kJumpSize <= syscall - 2 &&
+            is_rest(page, start + kJumpSize, syscall - 2))
+            return straight(start);
+    }
+    if (end >= kReadSize) {
         const size_t start = end - kReadSize;
-        if (matches(page, start, {0x80, 0x3d}) && at(page, start + 6) == 0 && at(page, start + 7) == 0x74 &&
-            matches(page, start + 9, {0x31, 0xc0}))
-            return CallSite{CallSite::Kind::kRead, page_address + start, ip};
+        if (matches(page, start, {0x80, 0x3d}) && at(page, start + 6) == 0 && at(page, start + 7) == 0x74)
+            return CallSite{CallSite::Kind::kCompare, page_address + start, ip};
     }
     return std::nullopt;
 }
@@ -96,14 +148,10 @@ bool patch_site(const CallSite& site, std::span<std::byte> page, uint64_t page_a
     std::byte code[kThunkSize] = {};
     Writer writer(code, thunk_address);
     switch (site.kind) {
-        case CallSite::Kind::kNumber:
-            writer.bytes({0xb8});
-            writer.word(word_at(page, offset + 1));
+        case CallSite::Kind::kStraight:
+            writer.copy(page.subspan(offset, site.end - kSyscallSize - site.start));
             break;
-        case CallSite::Kind::kSixthArgument:
-            writer.bytes({0x4c, 0x8b, 0x4c, 0x24, 0x08});
-            break;
-        case CallSite::Kind::kRead: {
+        case CallSite::Kind::kCompare: {
             const uint64_t after_compare = site.start + kCompareSize;
             const auto flag = static_cast<int32_t>(word_at(page, offset + 2));
             const auto elsewhere = static_cast<int8_t>(at(page, offset + 8));
@@ -155,12 +203,17 @@ void CallSites::clear() {
     areas_.clear();
 }
 
-uint64_t CallSites::site_of(uint64_t ip) {
+uint64_t CallSites::place_of(uint64_t ip) {
     std::lock_guard lock(mutex_);
     for (const Area& area : areas_) {
         if (ip < area.start || ip - area.start >= area.size) continue;
         const size_t index = (ip - area.start) / kThunkSize;
-        return index < area.sites.size() ? area.sites[index].start : 0;
+        if (index >= area.sites.size()) return 0;
+        const CallSite& site = area.sites[index];
+        // What can stand anywhere was copied: what is still to be done stands at the site, too.
+        const uint64_t done = (ip - area.start) % kThunkSize;
+        if (site.kind == CallSite::Kind::kCompare || done < kJumpSize) return site.start;
+        return std::min(site.start + done, site.end - kSyscallSize);
     }
     return 0;
 }

@@ -1,13 +1,18 @@
 // Call sites: `syscall` instructions of programs and libraries that are made to hand over in shared memory.
 //
 // One instruction in front of the `syscall`, of five bytes or more, becomes a jump to a thunk near the code, which does
-// what it did and goes on in the stub (casemate_stub_call). The `syscall` itself stays: who jumps to it makes an
-// ordinary call. Known forms:
+// what it and all behind it did and goes on in the stub (casemate_stub_call). The `syscall` itself stays: who jumps to
+// it, or to anything behind the changed instruction, makes an ordinary call. Known forms:
 //
-//   mov $number, %eax; syscall             most of the C library, Go's runtime, musl
+//   mov $number, %eax; REST; syscall       most of the C library, Go's runtime, musl
 //   mov 8(%rsp), %r9; syscall              syscall(2)
-//   cmpb $0, flag(%rip); je elsewhere;     read(2), whose `xor %eax, %eax` is too short: the compare becomes the jump
+//   mov %r11, 8(%rsp); syscall             what musl's calls that can be cancelled go through
+//   mov N(%rsp), %r64; REST;               read(2) in a program with threads
 //     xor %eax, %eax; syscall
+//   cmpb $0, flag(%rip); je elsewhere;     read(2) in one without: the compare becomes the jump
+//     xor %eax, %eax; syscall
+//
+// REST is nothing, or some moves between registers, from the stack and of constants, xor of a register.
 //
 // Everything else is left alone. Whose page is patched, and that nobody writes it meanwhile, is the caller's business
 // (mm/address_space_sites.cc).
@@ -27,7 +32,10 @@ namespace casemate::sentry::seccomp {
 constexpr size_t kThunkSize = 64;
 
 struct CallSite {
-    enum class Kind { kNumber, kSixthArgument, kRead } kind;
+    enum class Kind {
+        kStraight,  // instructions that can stand anywhere
+        kCompare,   // read(2)'s compare and branch
+    } kind;
     uint64_t start;  // of the instruction that becomes the jump
     uint64_t end;    // behind the syscall instruction
 };
@@ -46,8 +54,8 @@ class CallSites {
     PatchOutcome patch(const SyscallStop& call, const SitePatch& patch);
     void forget(uint64_t thunks_address);
     void clear();
-    // The start of the site whose thunk `ip` lies in, or 0.
-    uint64_t site_of(uint64_t ip);
+    // `ip` lies in a thunk: where its site goes on with the same registers. Else 0.
+    uint64_t place_of(uint64_t ip);
 
   private:
     struct Area {

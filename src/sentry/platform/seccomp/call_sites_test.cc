@@ -39,19 +39,39 @@ const Bytes kWrite = {0x90, 0xb8, 1, 0, 0, 0, 0x0f, 0x05};
 const Bytes kSyscall2 = {0x4d, 0x89, 0xc8, 0x4c, 0x8b, 0x4c, 0x24, 0x08, 0x0f, 0x05};
 const Bytes kRead = {0x80, 0x3d, 0x31, 0x33, 0x0e, 0, 0, 0x74, 0x17, 0x31, 0xc0, 0x0f, 0x05};
 
-TEST_F(CallSitesTest, KnowsTheThreeForms) {
+// mov $202, %eax; xor $0x81, %sil; syscall
+const Bytes kFutexWake = {0x90, 0xb8, 202, 0, 0, 0, 0x40, 0x80, 0xf6, 0x81, 0x0f, 0x05};
+// mov $44, %eax; mov 8(%rsp), %edi; syscall
+const Bytes kThreadsSend = {0x90, 0xb8, 44, 0, 0, 0, 0x8b, 0x7c, 0x24, 0x08, 0x0f, 0x05};
+// mov 24(%rsp), %rdx; mov 16(%rsp), %rsi; mov %eax, %r8d; mov 8(%rsp), %edi; xor %eax, %eax; syscall
+const Bytes kThreadsRead = {0x90, 0x48, 0x8b, 0x54, 0x24, 0x18, 0x48, 0x8b, 0x74, 0x24, 0x10,
+                            0x41, 0x89, 0xc0, 0x8b, 0x7c, 0x24, 0x08, 0x31, 0xc0, 0x0f, 0x05};
+// mov 16(%rsp), %r9; mov %r11, 8(%rsp); syscall
+const Bytes kMuslCancel = {0x4c, 0x8b, 0x4c, 0x24, 0x10, 0x4c, 0x89, 0x5c, 0x24, 0x08, 0x0f, 0x05};
+
+TEST_F(CallSitesTest, KnowsTheForms) {
     const uint64_t ip = place(kWrite);
     auto site = recognise(ip, 1);
     ASSERT_TRUE(site);
-    EXPECT_EQ(site->kind, CallSite::Kind::kNumber);
+    EXPECT_EQ(site->kind, CallSite::Kind::kStraight);
     EXPECT_EQ(site->start, ip - 7);
     site = recognise(place(kSyscall2), SYS_getpid);
     ASSERT_TRUE(site);
-    EXPECT_EQ(site->kind, CallSite::Kind::kSixthArgument);
+    EXPECT_EQ(site->start, ip - 7);
     site = recognise(place(kRead), SYS_read);
     ASSERT_TRUE(site);
-    EXPECT_EQ(site->kind, CallSite::Kind::kRead);
+    EXPECT_EQ(site->kind, CallSite::Kind::kCompare);
     EXPECT_EQ(site->start, ip - 13);
+    struct {
+        const Bytes& code;
+        uint64_t number, size;
+    } const others[] = {{kFutexWake, 202, 11}, {kThreadsSend, 44, 11}, {kThreadsRead, 0, 21}, {kMuslCancel, 7, 7}};
+    for (const auto& other : others) {
+        site = recognise(place(other.code), other.number);
+        ASSERT_TRUE(site) << other.number;
+        EXPECT_EQ(site->kind, CallSite::Kind::kStraight);
+        EXPECT_EQ(site->start, ip - other.size);
+    }
 }
 
 TEST_F(CallSitesTest, LeavesAloneWhatIsNotCertain) {
@@ -65,6 +85,17 @@ TEST_F(CallSitesTest, LeavesAloneWhatIsNotCertain) {
     EXPECT_FALSE(recognise(place(other), 39));
     EXPECT_FALSE(recognise(place({0x31, 0xc0, 0x0f, 0x05}), 0));
     EXPECT_FALSE(recognise(place({0xb8, 1, 0, 0, 0, 0x0f, 0x34}), 1));  // sysenter
+    // Between the number and the syscall: a branch, a call, what changes %rax, what depends on where it stands.
+    for (const Bytes& rest :
+         {Bytes{0x74, 0x02}, Bytes{0xe8, 0, 0, 0, 0}, Bytes{0x31, 0xc0}, Bytes{0x89, 0xf8},
+          Bytes{0x8b, 0x44, 0x24, 0x08}, Bytes{0x48, 0x8d, 0x35, 1, 2, 3, 4}, Bytes{0x8b, 0x3d, 1, 2, 3, 4},
+          Bytes{0xb8, 2, 0, 0, 0}, Bytes{0xff, 0xd0}, Bytes{0x8b, 0x7c, 0x24}}) {
+        std::memset(page_, 0x90, sizeof(page_));
+        Bytes code = {0x90, 0xb8, 1, 0, 0, 0};
+        code.insert(code.end(), rest.begin(), rest.end());
+        code.insert(code.end(), {0x0f, 0x05});
+        EXPECT_FALSE(recognise(place(code), 1)) << int{rest[0]};
+    }
 }
 
 TEST_F(CallSitesTest, NothingOutsideOfThePageIsRead) {
@@ -95,12 +126,28 @@ TEST_F(CallSitesTest, OneInstructionChangesAndTheSyscallStays) {
     EXPECT_EQ(std::memcmp(before, page_, sizeof(before)), 0);
     // Patched already: no known form any more.
     EXPECT_EQ(sites.patch(call, patch), PatchOutcome::kUnknown);
-    EXPECT_EQ(sites.site_of(kThunks), ip - 7);
-    EXPECT_EQ(sites.site_of(kThunks + kThunkSize - 1), ip - 7);
-    EXPECT_EQ(sites.site_of(kThunks + kThunkSize), 0u);
-    EXPECT_EQ(sites.site_of(kThunks - 1), 0u);
+    EXPECT_EQ(sites.place_of(kThunks), ip - 7);
+    EXPECT_EQ(sites.place_of(kThunks + 5), ip - 2);  // the number is in %rax
+    EXPECT_EQ(sites.place_of(kThunks + kThunkSize - 1), ip - 2);
+    EXPECT_EQ(sites.place_of(kThunks + kThunkSize), 0u);
+    EXPECT_EQ(sites.place_of(kThunks - 1), 0u);
     sites.forget(kThunks);
-    EXPECT_EQ(sites.site_of(kThunks), 0u);
+    EXPECT_EQ(sites.place_of(kThunks), 0u);
+}
+
+// Who is stopped in a thunk goes on at the site with what is still to be done.
+TEST_F(CallSitesTest, NothingOfAThunkIsDoneTwice) {
+    CallSites sites;
+    const SitePatch patch{.page_address = kPage, .page = page_, .thunks_address = kThunks, .thunks = thunks_};
+    uint64_t ip = place(kFutexWake);
+    ASSERT_EQ(sites.patch({.nr = 202, .ip = ip}, patch), PatchOutcome::kDone);
+    EXPECT_EQ(sites.place_of(kThunks), ip - 11);
+    EXPECT_EQ(sites.place_of(kThunks + 5), ip - 6);
+    EXPECT_EQ(sites.place_of(kThunks + 9), ip - 2);
+    EXPECT_EQ(sites.place_of(kThunks + 16), ip - 2);
+    ip = place(kRead);
+    ASSERT_EQ(sites.patch({.nr = 0, .ip = ip}, patch), PatchOutcome::kDone);
+    EXPECT_EQ(sites.place_of(kThunks + kThunkSize + 20), ip - 13);
 }
 
 TEST_F(CallSitesTest, ThunksRunOutAndMayBeTooFar) {
@@ -154,6 +201,12 @@ TEST_F(CallSitesTest, ThunksDoWhatTheyReplace) {
     };
     Answer answer = go(kWrite, 1);
     EXPECT_EQ(answer.number, 1u);
+    EXPECT_EQ(answer.behind, address + 0x100);
+    answer = go(kThreadsSend, 44);
+    EXPECT_EQ(answer.number, 44u);
+    EXPECT_EQ(answer.behind, address + 0x100);
+    answer = go(kThreadsRead, 0);
+    EXPECT_EQ(answer.number, 0u);
     EXPECT_EQ(answer.behind, address + 0x100);
     answer = go(kSyscall2, 39);
     EXPECT_EQ(answer.number, 39u);

@@ -149,11 +149,11 @@ void HostThread::release_from_poller() {
     owner_.notify_one();
 }
 
-bool HostThread::serve_slot() {
+HostThread::Served HostThread::serve_slot() {
     uint32_t asked = STUB_SLOT_WATCHED | STUB_SLOT_ASKED;
     if (quick_calls_ == nullptr ||
         !slot_.state.compare_exchange_strong(asked, STUB_SLOT_WATCHED | STUB_SLOT_TAKEN, std::memory_order_acquire))
-        return false;
+        return {};
     SyscallStop call;
     call.arch = AUDIT_ARCH_X86_64;
     call.nr = slot_.nr;
@@ -170,7 +170,7 @@ bool HostThread::serve_slot() {
     slot_.state.store(state, std::memory_order_release);
     if (answer && answer->and_stop) interrupt();
     quick_calls_->answered();
-    return !rhythm_.was_asked(answer.has_value(), answer ? 0 : monotonic_time());
+    return {answer.has_value(), !rhythm_.was_asked(answer.has_value(), answer ? 0 : monotonic_time())};
 }
 
 void HostThread::set_quick_calls(QuickCalls* calls) {
@@ -184,8 +184,23 @@ void HostThread::count_call(SyscallStop& call) {
     if (count.calls <= kOften && ++count.calls == kOften) call.often = true;
     // Only who comes through the trampoline could use a slot. The application may lie; it would be watched in vain.
     if (quick_calls_ == nullptr || slot_.ip != call.ip) return;
+    poller_.slow_call();
     const int64_t now = monotonic_time();
-    if (rhythm_.call_came(now)) poller_.watch(*this, now);
+    if (rhythm_.call_came(now) || (poller_.shares() && rhythm_.may_be_asked(now))) poller_.watch(*this, now);
+}
+
+void HostThread::keep_off(int cpu) {
+    cpu_set_t set;
+    if (home_ || sched_getaffinity(thread_id_, sizeof(set), &set) != 0) return;
+    cpu_set_t rest = set;
+    CPU_CLR(static_cast<size_t>(cpu), &rest);
+    if (CPU_COUNT(&rest) > 0 && sched_setaffinity(thread_id_, sizeof(rest), &rest) == 0) home_ = set;
+}
+
+void HostThread::roam() {
+    if (!home_) return;
+    sched_setaffinity(thread_id_, sizeof(*home_), &*home_);
+    home_.reset();
 }
 
 bool HostThread::leave_trampoline(StopReason reason, const FaultStop& fault) {
@@ -205,9 +220,9 @@ bool HostThread::leave_trampoline(StopReason reason, const FaultStop& fault) {
         }
         return reason == StopReason::kFault && fault.signo != SIGTRAP;
     }
-    // Who steps through a thunk sees it; everybody else starts again at the site, which is as good.
+    // Who steps through a thunk sees it; everybody else goes on at the site, which is as good.
     if (reason == StopReason::kFault && fault.signo == SIGTRAP) return false;
-    const uint64_t site = sites_.site_of(ip);
+    const uint64_t site = sites_.place_of(ip);
     if (site == 0) return false;
     registers_.ip = site;
     return reason == StopReason::kFault && fault.address == ip;

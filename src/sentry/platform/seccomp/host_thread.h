@@ -57,11 +57,18 @@ class HostThread {
 
     // Takes the thread into its driver's hand; waits for the poller.
     void claim();
-    // For the poller. Answers the call in the slot, if there is one; false: it is not worth looking here for a while.
+    // For the poller. Answers the call in the slot, if there is one and it can.
+    struct Served {
+        bool answered = false;
+        bool keep = false;  // it is worth looking here again at once
+    };
     std::atomic<uint32_t>& slot_word() const { return slot_.state; }
     bool claim_for_poller();
-    bool serve_slot();
+    Served serve_slot();
     void release_from_poller();
+    // The poller's own CPU is not for the application, from now until roam(). Under the poller's lock.
+    void keep_off(int cpu);
+    void roam();
 
   private:
     enum Owner : uint32_t { kApplication, kDriver, kPoller };
@@ -102,6 +109,7 @@ class HostThread {
     // Owner's.
     QuickCalls* quick_calls_ = nullptr;
     CallRhythm rhythm_;
+    std::optional<cpu_set_t> home_;  // the thread's CPUs, while it is kept off one; guarded by the poller's lock
     // How many calls came from where lately.
     struct Count {
         uint64_t ip = 0;

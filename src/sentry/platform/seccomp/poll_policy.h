@@ -17,8 +17,9 @@ class CallRhythm {
     bool call_came(int64_t now) {
         streak_ = now - last_ < kFast ? streak_ + 1 : 0;
         last_ = now;
-        return streak_ >= kEnough && now >= not_before_;
+        return streak_ >= kEnough && may_be_asked(now);
     }
+    bool may_be_asked(int64_t now) const { return now >= not_before_; }
     // The poller was asked. True: it could help so seldom that it shall look elsewhere for a while.
     bool was_asked(bool answered, int64_t now) {
         if (answered) {
@@ -47,6 +48,8 @@ class PollBudget {
     static constexpr int64_t kContended = 100'000;  // between two looks: somebody else wants this CPU
 
     static constexpr int64_t kSlowWake = 500'000;  // until it ran after it was woken: the same
+    // Where an application of the pod's has to leave first.
+    static constexpr int64_t kSlowSharedWake = 3'000'000;
 
     // `others`: application threads that run, but for the caller's.
     bool may_wake(int64_t now, int others, int cpus) const { return now >= not_before_ && others + 2 <= cpus; }
@@ -63,6 +66,74 @@ class PollBudget {
     static constexpr int64_t kLeastPause = 4'000'000, kMostPause = 200'000'000;
     static constexpr uint64_t kUseful = 200;
     int64_t not_before_ = 0, pause_ = kLeastPause;
+};
+
+// Whether it pays to take a CPU from running applications, which then share the others: when nearly all they do is to
+// make calls, a call in shared memory is so much cheaper that they get further on half of the CPUs. That is measured:
+// the rate of calls without the poller, and with it, again and again.
+class SharedCpuTrial {
+  public:
+    static constexpr int64_t kWindow = 1'000'000;      // of a measurement without the poller, at least
+    static constexpr int64_t kLongWindow = 8'000'000;  // and at most
+    static constexpr int64_t kStep = 2'000'000;        // of one with it
+    static constexpr int64_t kTrust = 500'000'000;     // how long a measurement without it is believed
+    static constexpr int64_t kLeastRate = 40;          // calls a millisecond: below, calls are not what takes the time
+    static constexpr int64_t kMillisecond = 1'000'000;
+
+    // There is no idle CPU. `calls`: all that could be answered by the poller, ever. True: it shall be tried.
+    bool may_start(int64_t now, uint64_t calls) {
+        if (now < not_before_) {
+            window_ = 0;
+            return false;
+        }
+        if (now < trusted_until_) return true;
+        const int64_t elapsed = now - window_;
+        if (window_ == 0 || elapsed > kLongWindow) {
+            window_ = now;
+            calls_ = calls;
+            return false;
+        }
+        if (elapsed < kWindow) return false;
+        const int64_t rate = rate_of(calls - calls_, elapsed);
+        window_ = 0;
+        if (rate < kLeastRate) return false;
+        needed_ = rate + rate / 8;
+        trusted_until_ = now + kTrust;
+        return true;
+    }
+    void started(int64_t now, uint64_t calls) {
+        window_ = now;
+        calls_ = calls;
+    }
+    // While the poller looks. `callers` of the `running` application threads made calls since the last step. False: it
+    // shall stop.
+    bool goes_well(int64_t now, uint64_t calls, int callers, int running) {
+        const int64_t elapsed = now - window_;
+        well_ = rate_of(calls - calls_, elapsed) >= needed_ && callers >= running;
+        window_ = now;
+        calls_ = calls;
+        if (well_) pause_ = kLeastPause;
+        return well_ && now < trusted_until_;
+    }
+    bool step_is_over(int64_t now) const { return now - window_ >= kStep; }
+    // `pushed_out`: the CPU was not to be had.
+    void ended(int64_t now, bool pushed_out) {
+        window_ = 0;
+        if (well_ && !pushed_out) return;
+        well_ = true;
+        trusted_until_ = 0;
+        not_before_ = now + pause_;
+        pause_ = std::min(pause_ * 2, kMostPause);
+    }
+
+  private:
+    static constexpr int64_t kLeastPause = 10'000'000, kMostPause = 1'000'000'000;
+    static int64_t rate_of(uint64_t calls, int64_t elapsed) {
+        return static_cast<int64_t>(calls) * kMillisecond / std::max<int64_t>(elapsed, 1);
+    }
+    int64_t window_ = 0, needed_ = 0, trusted_until_ = 0, not_before_ = 0, pause_ = kLeastPause;
+    uint64_t calls_ = 0;
+    bool well_ = true;
 };
 
 }  // namespace casemate::sentry::seccomp

@@ -31,7 +31,7 @@
 //   poll               one entry, time limit 0 or in milliseconds
 //   process_vm_readv, process_vm_writev    flags 0
 //   madvise            MADV_REMOVE, in the control area
-//   sched_getaffinity, sched_setaffinity    of the calling thread
+//   sched_getaffinity, sched_setaffinity    of the calling thread, and of stubs' threads
 //   clone              a thread; prctl PR_SET_NAME
 //   getpid, close, sched_yield
 #pragma once
