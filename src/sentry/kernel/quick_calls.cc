@@ -91,6 +91,8 @@ bool is_quick(Task& task, const SyscallStop& call) {
             return true;
         case SYS_epoll_pwait:
             return call.args[4] == 0;  // no mask for the time of the call
+        case SYS_ppoll:
+            return call.args[3] == 0;
         case SYS_sendto:
             return call.args[2] <= kMostBytes && never_waits(task, call.args[0], call.args[3]);
         case SYS_sendmsg:

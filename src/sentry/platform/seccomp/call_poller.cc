@@ -13,7 +13,7 @@ namespace casemate::sentry::seccomp {
 namespace {
 
 // Of an application thread in one step of a trial: fewer, and it does something else.
-constexpr uint32_t kCallsOfACaller = 20;
+constexpr uint32_t kCallsOfACaller = 4;
 
 }  // namespace
 

@@ -52,7 +52,7 @@ class CallPoller {
     uint64_t answered() const { return answered_.load(std::memory_order_relaxed); }
 
   private:
-    static constexpr size_t kSlots = 8;
+    static constexpr size_t kSlots = 16;
     // What the poller looks at without a lock is the word alone: slots are mapped as long as the platform lives.
     struct Entry {
         std::atomic<std::atomic<uint32_t>*> word{nullptr};

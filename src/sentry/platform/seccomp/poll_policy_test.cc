@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <optional>
+
 namespace casemate::sentry::seccomp {
 namespace {
 
@@ -64,6 +66,82 @@ TEST(PollBudgetTest, WhatWasNoUseIsTriedLaterAndLater) {
     EXPECT_TRUE(budget.may_wake(now, 0, 2));
     budget.ended(now, 0, true);
     EXPECT_TRUE(budget.may_wake(now + 5'000'000, 0, 2));
+}
+
+class SharedCpuTrialTest : public testing::Test {
+  protected:
+    static constexpr int64_t kMillisecond = SharedCpuTrial::kMillisecond;
+    // Calls at a rate until the trial shall start; how long that took, or nothing within `limit`.
+    std::optional<int64_t> wait_for_start(uint64_t rate, int64_t limit = 10'000 * kMillisecond) {
+        const int64_t begun = now_;
+        while (now_ - begun < limit) {
+            if (trial_.may_start(now_, calls_)) {
+                trial_.started(now_, calls_);
+                return now_ - begun;
+            }
+            pass(rate, kMillisecond / 10);
+        }
+        return std::nullopt;
+    }
+    void pass(uint64_t rate, int64_t time) {
+        now_ += time;
+        calls_ += rate * static_cast<uint64_t>(time) / kMillisecond;
+    }
+    // One step with the poller.
+    bool step(uint64_t rate, int callers = 2, int running = 2) {
+        pass(rate, SharedCpuTrial::kStep);
+        EXPECT_TRUE(trial_.step_is_over(now_));
+        return trial_.goes_well(now_, calls_, callers, running);
+    }
+    SharedCpuTrial trial_;
+    int64_t now_ = 1'000'000'000;
+    uint64_t calls_ = 0;
+};
+
+TEST_F(SharedCpuTrialTest, StartsWhereCallsAreManyAfterAMeasurement) {
+    EXPECT_FALSE(wait_for_start(20));
+    auto waited = wait_for_start(100);
+    ASSERT_TRUE(waited);
+    EXPECT_GE(*waited, SharedCpuTrial::kWindow);
+    EXPECT_LE(*waited, SharedCpuTrial::kLongWindow + SharedCpuTrial::kWindow);
+}
+
+TEST_F(SharedCpuTrialTest, GoesOnWhileItPaysAndIsMeasuredAgain) {
+    ASSERT_TRUE(wait_for_start(100));
+    int64_t begun = now_;
+    while (step(200)) ASSERT_LT(now_ - begun, 2 * SharedCpuTrial::kTrust);
+    EXPECT_GE(now_ - begun, SharedCpuTrial::kTrust / 2);
+    trial_.ended(now_, false);
+    // It did pay: nothing but the measurement comes before the next.
+    auto waited = wait_for_start(100);
+    ASSERT_TRUE(waited);
+    EXPECT_LE(*waited, 2 * SharedCpuTrial::kWindow);
+    // After a pause without calls it goes on at once.
+    EXPECT_TRUE(step(200));
+    trial_.ended(now_, false);
+    pass(0, 10 * kMillisecond);
+    EXPECT_EQ(wait_for_start(100), 0);
+}
+
+TEST_F(SharedCpuTrialTest, WhatDoesNotPayIsTriedLaterAndLater) {
+    int64_t last = 0;
+    for (int round = 0; round < 6; ++round) {
+        auto waited = wait_for_start(100);
+        ASSERT_TRUE(waited);
+        EXPECT_GT(*waited, last);
+        last = *waited;
+        EXPECT_FALSE(step(105));
+        trial_.ended(now_, false);
+    }
+    EXPECT_GE(last, 100 * kMillisecond);
+    // Nor when somebody else wanted the CPU, or an application did something else than to call.
+    ASSERT_TRUE(wait_for_start(100));
+    EXPECT_TRUE(step(300));
+    trial_.ended(now_, true);
+    auto waited = wait_for_start(100);
+    ASSERT_TRUE(waited);
+    EXPECT_GE(*waited, 10 * kMillisecond);
+    EXPECT_FALSE(step(300, 1, 2));
 }
 
 }  // namespace
