@@ -447,6 +447,50 @@ CASE(brk_grows_and_shrinks) {
     uintptr_t page = ((uintptr_t)start + kPage + kPage - 1) & ~(kPage - 1);
     EXPECT_EQ(*(char*)page, 0);
 }
+CASE(brk_gives_zeros_each_time) {
+    char* start = (char*)(((uintptr_t)syscall(SYS_brk, 0) + kPage - 1) & ~(kPage - 1));
+    EXPECT((char*)syscall(SYS_brk, start + 2 * kPage) == start + 2 * kPage);
+    memset(start, 1, 2 * kPage);
+    for (size_t pages : {3, 40, 70, 700, 5, 300}) {
+        char* top = start + pages * kPage;
+        EXPECT((char*)syscall(SYS_brk, top) == top);
+        EXPECT_EQ(start[2 * kPage - 1], 1);
+        for (char* at = start + 2 * kPage; at < top; at += kPage / 2) {
+            EXPECT_EQ(*at, 0);
+            *at = 2;
+        }
+        top[-1] = 3;
+        EXPECT((char*)syscall(SYS_brk, top - kPage) == top - kPage);
+        EXPECT((char*)syscall(SYS_brk, start + 2 * kPage) == start + 2 * kPage);
+        FAILS(write(-1, top - 1, 1), EBADF);
+        int ends[2];
+        OK(pipe(ends));
+        FAILS(write(ends[1], top - 1, 1), EFAULT);
+        close(ends[0]);
+        close(ends[1]);
+    }
+}
+CASE(brk_makes_room_for_others) {
+    char* start = (char*)(((uintptr_t)syscall(SYS_brk, 0) + kPage - 1) & ~(kPage - 1));
+    char* top = start + 20 * kPage;
+    EXPECT((char*)syscall(SYS_brk, top) == top);
+    memset(start, 1, 20 * kPage);
+    EXPECT((char*)syscall(SYS_brk, start + kPage) == start + kPage);
+    char* place = start + 8 * kPage;
+    char* at =
+        (char*)mmap(place, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    EXPECT(at == place);
+    EXPECT_EQ(at[0], 0);
+    at[0] = 9;
+    EXPECT((char*)syscall(SYS_brk, start + 6 * kPage) == start + 6 * kPage);  // Linux leaves a page between
+    EXPECT_EQ(start[0], 1);
+    EXPECT_EQ(start[kPage], 0);
+    EXPECT((char*)syscall(SYS_brk, top) == start + 6 * kPage);
+    EXPECT_EQ(at[0], 9);
+    OK(munmap(at, kPage));
+    EXPECT((char*)syscall(SYS_brk, top) == top);
+    EXPECT_EQ(at[0], 0);
+}
 CASE(brk_failure_returns_current) {
     long now = syscall(SYS_brk, 0);
     EXPECT_EQ(syscall(SYS_brk, 1), now);

@@ -1,4 +1,4 @@
-// Mapping and unmapping: mmap, munmap, mprotect, mremap and brk on the list of VMAs.
+// Mapping and unmapping: mmap, munmap, mprotect and mremap on the list of VMAs.
 #include "sentry/mm/address_space.h"
 
 #include <algorithm>
@@ -19,6 +19,7 @@ AddressSpace::~AddressSpace() {
     // The host process lets go of all pages before any is freed for somebody else.
     state_->host_.reset();
     for (FileRange range : state_->batch_frees_) state_->memory_.free(range);
+    state_->memory_.free({state_->kept_.memory_offset, state_->kept_.size()});
     for (Vma& vma : vmas) {
         if (vma.object) vma.object->remove_mapping(*this);
         if (vma.backing == Backing::kMemory) state_->memory_.free({vma.memory_offset, vma.size()});
@@ -93,6 +94,8 @@ SysResult<GuestAddr> AddressSpace::map(const MapRequest& request) {
         changes.orders.insert(changes.orders.begin(), removal.orders.begin(), removal.orders.end());
         changes.to_free = std::move(removal.to_free);
         changes.dropped = std::move(removal.dropped);
+    } else {
+        state_->give_up_kept(start, start + size, changes);
     }
     SysResult<void> done;
     bool at_own_place = !replace && state_->batch_.empty();
@@ -276,6 +279,7 @@ SysResult<GuestAddr> AddressSpace::remap(GuestAddr old_address, uint64_t old_siz
         more.start = at + from;
         more.end = at + to;
         if (more.object) more.object_offset = pattern.object_offset + (old_address + from - pattern.start);
+        state_->give_up_kept(more.start, more.end, changes);
         TRY(state_->back(more, changes, false));
         if (more.object) more.object->add_mapping(*this);
         state_->insert(std::move(more));
@@ -296,6 +300,7 @@ SysResult<GuestAddr> AddressSpace::remap(GuestAddr old_address, uint64_t old_siz
     } else {
         state_->remove(at, at + size, changes);
     }
+    state_->give_up_kept(at, at + size, changes);
     if (had == 0) {  // a second mapping of shared pages
         Vma copy = pattern;
         copy.object_offset += old_address - pattern.start;
@@ -353,39 +358,6 @@ SysResult<GuestAddr> AddressSpace::remap(GuestAddr old_address, uint64_t old_siz
     if (size > keep) TRY(grow(at, keep, size));
     TRY(state_->commit(changes));
     return at;
-}
-
-void AddressSpace::set_brk_start(GuestAddr start) {
-    std::unique_lock lock(state_->mutex_);
-    state_->brk_start_ = state_->brk_end_ = start;
-}
-
-GuestAddr AddressSpace::brk(GuestAddr end, uint64_t limit) {
-    std::unique_lock lock(state_->mutex_);
-    State& s = *state_;
-    if (s.brk_start_ == 0 || end < s.brk_start_ || end > s.top_ || end - s.brk_start_ > limit) return s.brk_end_;
-    GuestAddr old_top = page_up(s.brk_end_), new_top = page_up(end);
-    Changes changes;
-    if (new_top < old_top) {
-        s.remove(new_top, old_top, changes);
-        if (!s.commit(changes).ok()) return s.brk_end_;
-    } else if (new_top > old_top) {
-        if (!s.range_free(old_top, new_top)) return s.brk_end_;
-        static const auto kName = std::make_shared<const std::string>("[heap]");
-        Vma vma;
-        vma.start = old_top;
-        vma.end = new_top;
-        vma.protection = PROT_READ | PROT_WRITE;
-        vma.name = kName;
-        if (!s.back(vma, changes, false).ok()) return s.brk_end_;
-        if (!s.commit(changes).ok()) {
-            s.memory_.free({vma.memory_offset, vma.size()});
-            return s.brk_end_;
-        }
-        s.insert(std::move(vma));
-    }
-    s.brk_end_ = end;
-    return end;
 }
 
 }  // namespace casemate::sentry

@@ -97,6 +97,7 @@ void AddressSpace::State::remove(GuestAddr start, GuestAddr end, Changes& change
     cut(end);
     size_t first = find_index(start), last = first;
     bool mapped = false;
+    give_up_kept(start, end, changes);
     if (!patched_.empty()) {
         (void)unpatch(start, end, changes, false);  // unmapping does not fail
         for (size_t i = first; i < vmas_.size() && vmas_[i].start < end; ++i)

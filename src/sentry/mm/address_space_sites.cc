@@ -87,6 +87,7 @@ Vma* AddressSpace::State::find_thunks(GuestAddr near, bool make_new, Changes& ch
             vma.thunks = vma.dont_fork = true;
             vma.name = kName;
             const GuestAddr start = vma.start;
+            give_up_kept(vma.start, vma.end, changes);
             map_memory(vma, changes, false);
             insert(std::move(vma));
             return find(start);

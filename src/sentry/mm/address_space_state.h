@@ -42,6 +42,15 @@ class AddressSpace::State {
     std::vector<Vma> vmas_;   // sorted, disjoint; guarded by mutex_, as is all below
     GuestAddr mmap_top_ = 0;  // addresses are given downwards from here
     GuestAddr brk_start_ = 0, brk_end_ = 0;
+    // What the host process has mapped behind the heap's end, of the memory file (address_space_heap.cc); the
+    // application may have written to it up to `written_to`.
+    struct KeptHeap {
+        GuestAddr start = 0, end = 0;
+        uint64_t memory_offset = 0;
+        GuestAddr written_to = 0;
+        uint64_t size() const { return end - start; }
+    };
+    KeptHeap kept_;
     Layout layout_;
     Ref<AddressSpace> held_parent_;
     uint64_t last_fault_ = 0;
@@ -90,6 +99,13 @@ class AddressSpace::State {
     void insert(Vma vma);
     // Removes [start, end); the host orders and frees go to `changes`.
     void remove(GuestAddr start, GuestAddr end, Changes& changes, bool unmap_host = true);
+    // address_space_heap.cc. Something else comes to [start, end): what is kept there is unmapped first.
+    void give_up_kept(GuestAddr start, GuestAddr end, Changes& changes);
+    // The end of the heap, from `from` to `to`, becomes what is kept. False: it cannot be, nothing happened.
+    bool keep_heap(GuestAddr from, GuestAddr to);
+    // The other way, as far as it reaches: returns its end.
+    SysResult<GuestAddr> take_kept(GuestAddr from, GuestAddr to);
+    SysResult<void> grow_heap(GuestAddr from, GuestAddr to);
     // Gives a Vma its backing and appends the orders that map it.
     SysResult<void> back(Vma& vma, Changes& changes, bool populate);
     // Orders that map an object's pages over `vma`.

@@ -162,6 +162,66 @@ TEST_F(AddressSpaceTest, BrkGrowsAndShrinks) {
     EXPECT_EQ(space_->brk(0x5000000 + 4096, 10), 0x5000000u);  // over the limit: unchanged
 }
 
+TEST_F(AddressSpaceTest, WhatBrkGaveBackIsGoneUntilItIsTheHeapsAgain) {
+    constexpr GuestAddr kStart = 0x5000000;
+    constexpr uint64_t kNoLimit = ~uint64_t{0};
+    auto grow_to = [&](uint64_t pages) { return space_->brk(kStart + pages * kPageSize, kNoLimit) - kStart; };
+    auto all = [&](uint64_t from, uint64_t to, char wanted) {
+        for (uint64_t page = from; page < to; ++page)
+            for (uint64_t at : {uint64_t{0}, kPageSize - 1})
+                if (app(kStart)[page * kPageSize + at] != wanted) return false;
+        return true;
+    };
+    space_->set_brk_start(kStart);
+    for (uint64_t most : {64, 600, 3000, 90}) {
+        ASSERT_EQ(grow_to(most), most * kPageSize);
+        EXPECT_TRUE(all(8, most, 0));
+        memset(app(kStart), 0x5a, most * kPageSize);
+        ASSERT_EQ(grow_to(most - 20), (most - 20) * kPageSize);
+        ASSERT_EQ(grow_to(8), 8 * kPageSize);
+        ASSERT_EQ(space_->snapshot().size(), 1u);
+        EXPECT_EQ(space_->snapshot()[0].end, kStart + 8 * kPageSize);
+        char byte;
+        EXPECT_EQ(space_->copy_in(kStart + 8 * kPageSize, &byte, 1).error(), Errno(EFAULT));
+        ASSERT_EQ(grow_to(30), 30 * kPageSize);
+        EXPECT_TRUE(all(0, 8, 0x5a));
+        EXPECT_TRUE(all(8, 30, 0));
+        // A child's heap ends here as well, and its growth is its own.
+        memset(app(kStart), 0x33, 30 * kPageSize);
+        ASSERT_EQ(grow_to(20), 20 * kPageSize);
+        auto child = MUST(space_->fork(false)).child;
+        ASSERT_EQ(child->brk(kStart + 40 * kPageSize, kNoLimit), kStart + 40 * kPageSize);
+        ASSERT_TRUE(child->copy_in(kStart + 25 * kPageSize, &byte, 1).ok());
+        EXPECT_EQ(byte, 0);
+        ASSERT_EQ(grow_to(40), 40 * kPageSize);
+        EXPECT_TRUE(all(20, 40, 0));
+        memset(app(kStart), 0x44, 40 * kPageSize);
+        ASSERT_EQ(grow_to(8), 8 * kPageSize);
+        // Something else comes to the place: it has pages of its own, and the heap cannot grow past it.
+        GuestAddr place = kStart + 12 * kPageSize;
+        MapRequest request{
+            .address = place, .size = 2 * kPageSize, .protection = PROT_READ | PROT_WRITE, .fixed_no_replace = true};
+        ASSERT_EQ(MUST(space_->map(request)), place);
+        EXPECT_TRUE(all(12, 14, 0));
+        memset(app(place), 0x77, 2 * kPageSize);
+        EXPECT_EQ(grow_to(13), 8 * kPageSize);
+        ASSERT_EQ(grow_to(12), 12 * kPageSize);
+        EXPECT_TRUE(all(8, 12, 0));
+        EXPECT_TRUE(all(12, 14, 0x77));
+        ASSERT_TRUE(space_->unmap(place, 2 * kPageSize).ok());
+        ASSERT_EQ(grow_to(16), 16 * kPageSize);
+        EXPECT_TRUE(all(12, 16, 0));
+        // Unmapped behind its back.
+        memset(app(kStart), 0x44, 16 * kPageSize);
+        ASSERT_EQ(grow_to(14), 14 * kPageSize);
+        ASSERT_TRUE(space_->unmap(kStart + 13 * kPageSize, 2 * kPageSize).ok());
+        ASSERT_EQ(grow_to(16), 16 * kPageSize);
+        EXPECT_TRUE(all(14, 16, 0));
+        ASSERT_EQ(grow_to(0), 0u);
+        EXPECT_TRUE(space_->snapshot().empty());
+    }
+}
+
 TEST_F(AddressSpaceTest, RemapMovesPagesWithoutCopying) {
     GuestAddr at = map(kPageSize);
     GuestAddr wall = MUST(space_->map({.address = at + kPageSize, .size = kPageSize, .protection = PROT_READ}));
