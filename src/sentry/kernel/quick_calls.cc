@@ -83,6 +83,36 @@ bool is_quick(Task& task, const SyscallStop& call) {
         case SYS_open:
         case SYS_openat:
         case SYS_dup:
+        case SYS_statx:
+        case SYS_faccessat2:
+        case SYS_readlink:
+        case SYS_readlinkat:
+        case SYS_getdents64:
+        case SYS_getxattr:
+        case SYS_lgetxattr:
+        case SYS_fgetxattr:
+        // Names and attributes: at most a question to the file server, as open has it.
+        case SYS_mkdir:
+        case SYS_mkdirat:
+        case SYS_rmdir:
+        case SYS_link:
+        case SYS_linkat:
+        case SYS_symlink:
+        case SYS_symlinkat:
+        case SYS_unlink:
+        case SYS_unlinkat:
+        case SYS_rename:
+        case SYS_renameat:
+        case SYS_renameat2:
+        case SYS_chmod:
+        case SYS_fchmod:
+        case SYS_fchmodat:
+        case SYS_chown:
+        case SYS_fchown:
+        case SYS_lchown:
+        case SYS_fchownat:
+        case SYS_utimensat:
+        case SYS_fadvise64:
         // What is not ready parks, and is refused then.
         case SYS_poll:
         case SYS_epoll_wait:
@@ -119,6 +149,10 @@ bool is_quick(Task& task, const SyscallStop& call) {
                 case F_GETFD:
                 case F_SETFD:
                 case F_GETFL:
+                case F_GETLK:
+                case F_SETLK:
+                case F_OFD_GETLK:
+                case F_OFD_SETLK:
                 case F_DUPFD:
                 case F_DUPFD_CLOEXEC:
                     return true;
