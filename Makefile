@@ -18,7 +18,7 @@ build: configure ## build everything; programs land in build/bin
 	@ninja -C $(BUILD)
 
 run: configure ## the main job: a real program in a sandbox, and proof that its kernel is not the host's
-	@ninja -C $(BUILD) bin/casemate bin/casemate-anchor bin/casemate-sentry bin/casemate-files
+	@ninja -C $(BUILD) bin/casemate bin/casemate-anchor bin/casemate-sentry bin/casemate-files bin/casemate-sockets
 	@tools/show-main-job $(BUILD)/bin/casemate
 
 test: build ## every test that can run here; ends with "N passed, N failed, N skipped"

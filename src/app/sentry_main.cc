@@ -1,6 +1,7 @@
 // casemate-sentry: the application kernel of one pod. Started by the sandbox host in its jail (host/jail.h).
 //
-// Descriptors: 3 guest API (ttrpc), 4 descriptor channel, 5 file server, 6 log, 7 memory file.
+// Descriptors: 3 guest API (ttrpc), 4 descriptor channel, 5 file server, 6 log, 7 memory file; with --host-network 7 is
+// the way to casemate-sockets and 8 the memory file.
 // The order is the point: everything that needs the host is made first, then the process confines itself, and only then
 // the first byte from outside is read.
 #include <malloc.h>
@@ -19,17 +20,19 @@
 #include "sentry/fs/anonymous/anonymous_files.h"
 #include "sentry/kernel/host_memory.h"
 #include "sentry/mm/guarded_copy.h"
+#include "sentry/net/host/host_sockets.h"
 #include "sentry/platform/seccomp/seccomp_platform.h"
 
 namespace casemate::sentry {
 namespace {
 
-constexpr int kApiFd = 3, kChannelFd = 4, kFilesFd = 5, kLogFd = 6, kMemoryFd = 7;
+constexpr int kApiFd = 3, kChannelFd = 4, kFilesFd = 5, kLogFd = 6, kBehindFd = 7;
 
 struct Arguments {
     unsigned cpus = 0;
     uint64_t memory = 0;
     bool debug = false;
+    bool host_network = false;
 };
 
 Result<Arguments> parse(int argc, char** argv) {
@@ -38,6 +41,8 @@ Result<Arguments> parse(int argc, char** argv) {
         std::string_view name = argv[i];
         if (name == "--debug") {
             arguments.debug = true;
+        } else if (name == "--host-network") {
+            arguments.host_network = true;
         } else if ((name == "--cpus" || name == "--memory") && i + 1 < argc) {
             uint64_t value = strtoull(argv[++i], nullptr, 10);
             if (name == "--cpus")
@@ -68,7 +73,9 @@ Result<void> run(int argc, char** argv) {
     signal(SIGPIPE, SIG_IGN);
     install_fault_guard();
 
-    auto memory = TRY(MemoryFile::create(UniqueFd(kMemoryFd), arguments.memory));
+    UniqueFd sockets(arguments.host_network ? kBehindFd : -1);
+    auto memory =
+        TRY(MemoryFile::create(UniqueFd(arguments.host_network ? kBehindFd + 1 : kBehindFd), arguments.memory));
     auto platform = TRY(seccomp::SeccompPlatform::create(memory->fd()));
     KernelOptions options;
     options.cpus = arguments.cpus != 0 ? arguments.cpus : host_cpus();
@@ -76,6 +83,12 @@ Result<void> run(int argc, char** argv) {
     options.memory_limit = arguments.memory;
     auto poller = HostPoller::create();
     if (!poller.ok()) return sys_error("make the poller of standard streams", poller.error().value);
+    std::unique_ptr<HostSockets> host_sockets;
+    if (arguments.host_network) {
+        auto made = HostSockets::create(std::move(sockets));
+        if (!made.ok()) return sys_error("make the poller of host sockets", made.error().value);
+        host_sockets = std::move(*made);
+    }
     Kernel kernel(*platform, *memory, options);
     kernel.set_anonymous_files(Ref<FileSystem>(make_ref<AnonymousFiles>()));
     HostFiles files{UniqueFd(kFilesFd)};
@@ -83,10 +96,11 @@ Result<void> run(int argc, char** argv) {
     auto server = TRY(guest_api::GuestServer::create(
         pod, UniqueFd(kApiFd), std::make_unique<guest_api::DescriptorReceiver>(UniqueFd(kChannelFd))));
     pod.set_server(*server);
+    if (host_sockets != nullptr) pod.set_host_sockets(*host_sockets);
     host_memory();
     auto prepared = files.prepare_sharing();
     if (!prepared.ok()) return sys_error("memory to share with the file server", prepared.error().value);
-    UniqueFd listener = TRY(confine());
+    UniqueFd listener = TRY(confine(arguments.host_network));
     if (listener) {
         auto shared = files.share(std::move(listener));
         if (!shared.ok()) return sys_error("share memory with the file server", shared.error().value);

@@ -110,8 +110,7 @@ Result<int> run_do(Context& context, const Arguments& arguments) {
     if (net.starts_with('/'))
         config.network_path = net;
     else if (net == "host")
-        return Error("option --net: host: the sentry cannot use the host's sockets; give the path of a namespace",
-                     ENOTSUP);
+        config.host_network = true;
     else if (net != "none" && net != "sandbox")
         return Error(fmt::format("option --net: {}: must be none, sandbox, host or the path of a namespace", net),
                      EINVAL);

@@ -96,7 +96,8 @@ constexpr Option kSpec[] = {{"bundle", 'b', "DIR", "where config.json is written
                             kHelp};
 constexpr Option kDo[] = {
     {"engine", 0, "ENGINE", "which guest kernel", "auto|sentry|microvm"},
-    {"net", 0, "NETWORK", "none, sandbox (both: loopback only), or the path of a network namespace"},
+    {"net", 0, "NETWORK",
+     "none, sandbox (both: loopback only), host (its sockets), or the path of a network namespace"},
     {"volume", 0, "SRC:DST[:ro]", "share a file or folder of the host (may be repeated)"},
     {"memory", 0, "SIZE", "memory of the sandbox, as 512m or 4g"},
     {"cpus", 0, "N", "processors of the sandbox"},

@@ -153,7 +153,8 @@ std::string do_config(const DoConfig& config) {
                           {"source", volume.source},
                           {"options", {"rbind", volume.read_only ? "ro" : "rw"}}});
     json namespaces = json::array();
-    for (const char* type : {"pid", "mount", "ipc", "uts", "network"}) namespaces.push_back({{"type", type}});
+    for (const char* type : {"pid", "mount", "ipc", "uts"}) namespaces.push_back({{"type", type}});
+    if (!config.host_network) namespaces.push_back({{"type", "network"}});
     if (!config.network_path.empty()) namespaces.back()["path"] = config.network_path;
     json linux_part = {{"namespaces", namespaces}};
     if (config.memory != 0) linux_part["resources"]["memory"]["limit"] = config.memory;

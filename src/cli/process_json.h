@@ -41,7 +41,8 @@ struct DoConfig {
     std::vector<Volume> volumes;
     uint64_t memory = 0;
     uint32_t cpus = 0;
-    std::string network_path;  // of a network namespace; empty: a new one
+    std::string network_path;   // of a network namespace; empty: a new one
+    bool host_network = false;  // instead: the caller's
 };
 std::string do_config(const DoConfig& config);
 

@@ -82,6 +82,10 @@ void SeccompFilter::add_rule(int syscall, std::vector<ArgCheck> checks, uint32_t
     entry(syscall).rules.push_back(std::move(rule));
 }
 
+bool SeccompFilter::lists(int syscall) const {
+    return std::ranges::any_of(entries_, [&](const Entry& entry) { return entry.syscall == syscall; });
+}
+
 size_t SeccompFilter::syscall_count() const { return entries_.size(); }
 
 size_t SeccompFilter::allowed_count() const {

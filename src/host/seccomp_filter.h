@@ -64,6 +64,8 @@ class SeccompFilter {
     void allow_if(int syscall, std::initializer_list<ArgCheck> checks);
     void add_rule(int syscall, std::vector<ArgCheck> checks, uint32_t action);
 
+    // Whether any rule names it.
+    bool lists(int syscall) const;
     // Distinct syscalls that are listed.
     size_t syscall_count() const;
     // Those of them that the host carries out, with some arguments at least: what "60 or fewer" counts.

@@ -33,6 +33,8 @@ struct EngineOptions {
     uint32_t cpus = 0;    // 0: as many as the host has
     uint64_t memory = 0;  // bytes; 0: no limit of its own
     bool debug = false;
+    bool host_network = false;            // sockets are the host's, of the calling thread's network namespace
+    bool low_ports = false;               // and may have ports below 1024
     int log_fd = -1;                      // borrowed, where the helpers log; -1: nowhere
     std::function<void()> on_guest_gone;  // any thread, once
 };

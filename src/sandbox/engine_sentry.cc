@@ -1,7 +1,8 @@
 // The sentry engine: casemate-sentry, the guest kernel, and casemate-files, the file server, each in its jail.
 //
-// Descriptors of the sentry: 3 guest API (ttrpc), 4 descriptor channel, 5 file server, 6 log, 7 memory file.
-// Of the file server: 3 control socket (below), 4 sentry, 5 log.
+// Descriptors of the sentry: 3 guest API (ttrpc), 4 descriptor channel, 5 file server, 6 log, 7 memory file; in host
+// network mode 7 is the way to casemate-sockets and 8 the memory file.
+// Of the file server: 3 control socket (below), 4 sentry, 5 log. Of casemate-sockets: 3 sentry, 4 log.
 //
 // Trees go to the file server over its control socket (fileserver/protocol.h, ControlMount). The guest kernel names a
 // tree by its token: FileTree.tree is the token in decimal, FileTree.connection is empty (there is only the one at
@@ -44,9 +45,9 @@ class SentryEngine : public Engine {
     ~SentryEngine() override {
         guest_.reset();
         // Both at once: each takes a moment to go.
-        for (host::JailedProcess* process : {&sentry_, &files_})
+        for (host::JailedProcess* process : {&sentry_, &files_, &sockets_})
             if (process->pidfd) (void)linux::pidfd_send_signal(process->pidfd.get(), SIGKILL);
-        for (host::JailedProcess* process : {&sentry_, &files_})
+        for (host::JailedProcess* process : {&sentry_, &files_, &sockets_})
             if (process->pidfd) (void)linux::wait_pidfd(process->pidfd.get(), true);
     }
 
@@ -55,6 +56,10 @@ class SentryEngine : public Engine {
         files_start_.reset();
         sentry_ = TRY(sentry_start_->finish());
         sentry_start_.reset();
+        if (sockets_start_) {
+            sockets_ = TRY(sockets_start_->finish());
+            sockets_start_.reset();
+        }
         auto version = guest_->connect();
         if (!version.ok()) return version.take_error().with_context("the sentry does not answer");
         return {};
@@ -87,11 +92,17 @@ class SentryEngine : public Engine {
     }
 
     std::vector<pid_t> processes() const override {
-        if (files_start_) return {sentry_start_->pid(), files_start_->pid()};
-        return {sentry_.pid, files_.pid};
+        std::vector<pid_t> all = {files_start_ ? sentry_start_->pid() : sentry_.pid,
+                                  files_start_ ? files_start_->pid() : files_.pid};
+        if (sockets_start_ || sockets_.pidfd) all.push_back(sockets_start_ ? sockets_start_->pid() : sockets_.pid);
+        return all;
     }
 
-    std::vector<int> process_fds() const override { return {sentry_.pidfd.get(), files_.pidfd.get()}; }
+    std::vector<int> process_fds() const override {
+        std::vector<int> all = {sentry_.pidfd.get(), files_.pidfd.get()};
+        if (sockets_.pidfd) all.push_back(sockets_.pidfd.get());
+        return all;
+    }
 
   private:
     SentryEngine() = default;
@@ -135,6 +146,23 @@ class SentryEngine : public Engine {
         sentry.memory_file = true;
         sentry.memory_limit = options.memory;
         raise_descriptor_limit(sentry);
+        linux::SocketPair makers;
+        if (options.host_network) {
+            makers = TRY(pair(SOCK_SEQPACKET));
+            sentry.args.push_back("--host-network");
+            sentry.fds.push_back(makers.first.get());
+            host::JailSpec sockets;
+            sockets.program = options.libexec + "/casemate-sockets";
+            sockets.args = {"casemate-sockets"};
+            sockets.fds = {makers.second.get(), options.log_fd};
+            sockets.namespaces &= ~static_cast<uint64_t>(CLONE_NEWNET);
+            // A privilege over this network namespace is one of the user namespace that made it.
+            if (root) {
+                sockets.namespaces &= ~static_cast<uint64_t>(CLONE_NEWUSER);
+                if (options.low_ports) sockets.capabilities = {CAP_NET_BIND_SERVICE};
+            }
+            sockets_start_.emplace(TRY(host::begin_jailed(sockets)));
+        }
         sentry_start_.emplace(TRY(host::begin_jailed(sentry)));
 
         control_ = std::move(control.first);
@@ -167,8 +195,8 @@ class SentryEngine : public Engine {
         return {};
     }
 
-    std::optional<host::JailStart> files_start_, sentry_start_;  // until connect()
-    host::JailedProcess sentry_, files_;
+    std::optional<host::JailStart> files_start_, sentry_start_, sockets_start_;  // until connect()
+    host::JailedProcess sentry_, files_, sockets_;                               // sockets_: in host network mode
     UniqueFd control_;
     std::mutex control_mutex_;
     uint64_t last_token_ = 0;  // guarded by control_mutex_

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/core.h>
 #include <link.h>
+#include <linux/capability.h>
 #include <malloc.h>
 #include <poll.h>
 #include <sched.h>
@@ -61,29 +62,37 @@ bool exchange(int channel, char say, char expect) {
     return ::send(channel, &say, 1, MSG_NOSIGNAL) == 1 && recv(channel, &answer, 1, 0) == 1 && answer == expect;
 }
 
-// True: this thread is now in a namespace of the pod's own.
-Result<bool> enter_network(const oci::Spec& spec) {
+// The network that config.json asks for. kStack: this thread is now in a namespace of the pod's own. As with runc, no
+// entry for the network, or one that names the caller's own, means the caller's.
+Result<guest::NetworkMode> enter_network(const oci::Spec& spec) {
     const oci::Namespace* network = spec.linux.find_namespace(oci::NamespaceType::kNetwork);
-    if (network == nullptr) return false;
+    if (network == nullptr) return guest::NETWORK_HOST;
     if (network->path.empty()) {
         // Nothing of the pod is in this namespace; it is for hooks that set one up.
-        if (!has_hooks(spec.hooks)) return false;
+        if (!has_hooks(spec.hooks)) return guest::NETWORK_NONE;
         auto done = linux::unshare(CLONE_NEWNET);
         if (!done.ok()) return sys_error("make a network namespace", done.error().value);
-        return true;
+        return guest::NETWORK_STACK;
     }
     auto fd = linux::open(network->path, O_RDONLY);
     if (!fd.ok())
         return sys_error("config.json: linux.namespaces: open the network namespace " + network->path,
                          fd.error().value);
-    // The host's own network stays the host's: the pod has a loopback then.
     auto own = TRY(host::open_process_namespace(oci::NamespaceType::kNetwork, 0));
-    if (host::is_same_namespace(own.get(), fd->get())) return false;
+    if (host::is_same_namespace(own.get(), fd->get())) return guest::NETWORK_HOST;
     auto joined = linux::setns(fd->get(), CLONE_NEWNET);
     if (!joined.ok())
         return sys_error("config.json: linux.namespaces: join the network namespace " + network->path,
                          joined.error().value);
-    return true;
+    return guest::NETWORK_STACK;
+}
+
+// Containers that join a pod of a CRI later may have the privilege where its first has not.
+bool may_use_low_ports(const oci::Spec& spec) {
+    for (const char* key : {"io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"})
+        if (spec.annotations.contains(key)) return true;
+    return spec.process && spec.process->capabilities &&
+           (spec.process->capabilities->bounding >> CAP_NET_BIND_SERVICE & 1) != 0;
 }
 
 int64_t now_ns() {
@@ -178,7 +187,7 @@ class Child {
         // The slave of a pty whose master went to the supervisor becomes this session's terminal, so that its changes
         // of size and its end come as signals. The caller's own terminal stays the caller's.
         if (options_.own_terminal) ioctl(streams_.console.get(), TIOCSCTTY, 0);
-        outside_ = TRY(enter_network(*options_.spec));
+        network_ = TRY(enter_network(*options_.spec));
         null_.reset(::open("/dev/null", O_RDWR | O_CLOEXEC));
         if (!null_) return sys_error("open /dev/null");
         if (!options_.no_cgroup) {
@@ -241,8 +250,9 @@ class Child {
         pod.sandbox.set_domainname(options_.spec->domainname);
         pod.sandbox.set_cpus(pod.engine_options.cpus);
         pod.sandbox.set_memory_limit(pod.engine_options.memory);
-        pod.outside = outside_;
-        pod.sandbox.set_network(outside_ ? guest::NETWORK_STACK : guest::NETWORK_NONE);
+        pod.sandbox.set_network(network_);
+        pod.engine_options.host_network = network_ == guest::NETWORK_HOST;
+        pod.engine_options.low_ports = may_use_low_ports(*options_.spec);
         pod.sandbox.set_realtime_ns(static_cast<uint64_t>(now_ns()));
         char seed[64];
         if (getrandom(seed, sizeof seed, GRND_NONBLOCK) == sizeof seed) pod.sandbox.set_entropy(seed, sizeof seed);
@@ -287,7 +297,7 @@ class Child {
     StateDir& dir_;
     int channel_;
     Record record_;
-    bool outside_ = false;                  // in a network namespace of the pod's own
+    guest::NetworkMode network_ = guest::NETWORK_NONE;
     UniqueFd null_;                         // opened while the cgroup's device rules allow it
     std::mutex cgroup_mutex_;               // held while it is made, and to remove it
     std::unique_ptr<host::Cgroup> cgroup_;  // of this thread once it is made

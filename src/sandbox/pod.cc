@@ -113,7 +113,8 @@ Result<void> Pod::create_container(PreparedContainer prepared, StreamFds streams
         if (first) {
             TRY(engine_->connect());
             TRY(engine_->guest().create_sandbox(options_.sandbox));
-            if (options_.outside) network_ = TRY(PodNetwork::take());
+            if (options_.sandbox.network() == guest::NETWORK_HOST) show_host_network(engine_->guest());
+            if (options_.sandbox.network() == guest::NETWORK_STACK) network_ = TRY(PodNetwork::take());
             if (network_ != nullptr) TRY(network_->hand_over(engine_->guest()));
             if (network_ != nullptr) {
                 ports_ = std::make_unique<PortMirror>(*loop_, engine_->guest());

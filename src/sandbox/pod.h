@@ -40,7 +40,6 @@ class Pod {
         EngineKind engine = EngineKind::kSentry;
         EngineOptions engine_options;
         guest::CreateSandboxRequest sandbox;
-        bool outside = false;        // the calling thread's network namespace is the pod's: it is taken over
         bool remove_at_end = false;  // the state folder vanishes with the pod
         int leash = -1;              // borrowed: when its other end is closed the pod ends; -1: it stands alone
     };

@@ -25,6 +25,7 @@ constexpr int kSocketBuffer = 8 << 20;
 constexpr int kIgnoreOutgoing = 23;        // PACKET_IGNORE_OUTGOING
 constexpr uint32_t kOffloads = 1 | 2 | 4;  // checksum, TSO4, TSO6
 constexpr uint32_t kVirtioHeaderBytes = 10;
+constexpr int kMostSeen = 1000;  // links and routes of the host's
 
 std::string address_text(int family, std::string_view bytes) {
     char text[INET6_ADDRSTRLEN] = {};
@@ -94,19 +95,33 @@ Result<UniqueFd> claim_namespace() {
 Result<std::unique_ptr<PodNetwork>> PodNetwork::take() {
     auto network = std::unique_ptr<PodNetwork>(new PodNetwork(TRY(host::RouteSocket::open())));
     network->claim_ = TRY(claim_namespace());
-    auto done = network->read();
+    auto done = network->read(false);
     if (!done.ok()) return done.take_error().with_context("take over the network namespace");
     return network;
 }
 
-Result<void> PodNetwork::read() {
+void show_host_network(guest_api::GuestClient& guest) {
+    auto show = [&]() -> Result<void> {
+        PodNetwork seen(TRY(host::RouteSocket::open()));
+        TRY(seen.read(true));
+        auto told = guest.update_network(seen.request_);
+        if (!told.ok()) return told.take_error();
+        return {};
+    };
+    // Sockets do not need it.
+    auto shown = show();
+    if (!shown.ok()) log::warning("the host's links are not seen in the pod: {}", shown.error().message());
+}
+
+Result<void> PodNetwork::read(bool only_seen) {
     std::map<int, guest::Interface*> links;
     for (const RouteMessage& message : TRY(routes_.dump(RTM_GETLINK, AF_UNSPEC))) {
         auto link = message_body<ifinfomsg>(message);
-        if ((link.ifi_flags & IFF_LOOPBACK) || !(link.ifi_flags & IFF_UP)) continue;
+        if (only_seen && request_.interfaces_size() >= kMostSeen) break;
+        if (!only_seen && ((link.ifi_flags & IFF_LOOPBACK) || !(link.ifi_flags & IFF_UP))) continue;
         std::string name(attribute(message, sizeof(link), IFLA_IFNAME));
         name.resize(strnlen(name.data(), name.size()));
-        if (link.ifi_type != ARPHRD_ETHER) {
+        if (!only_seen && link.ifi_type != ARPHRD_ETHER) {
             log::warning("the link {} is no Ethernet: it stays outside the sandbox", name);
             continue;
         }
@@ -114,11 +129,16 @@ Result<void> PodNetwork::read() {
         out.set_name(name);
         out.set_hardware_address(std::string(attribute(message, sizeof(link), IFLA_ADDRESS)));
         out.set_mtu(number_of<uint32_t>(attribute(message, sizeof(link), IFLA_MTU)));
-        out.set_up(true);
+        out.set_up((link.ifi_flags & IFF_UP) != 0);
+        links[link.ifi_index] = &out;
+        if (only_seen) {
+            out.set_index(static_cast<uint32_t>(link.ifi_index));
+            out.set_link_kind("host");
+            continue;
+        }
         out.set_link_kind("packet");
         out.set_virtio_header_bytes(kVirtioHeaderBytes);
         out.set_offloads(kOffloads);
-        links[link.ifi_index] = &out;
         sockets_.push_back(TRY(open_packet_socket(name, link.ifi_index)));
     }
     if (links.empty()) return {};
@@ -140,7 +160,7 @@ Result<void> PodNetwork::read() {
             uint32_t table = number_of<uint32_t>(attribute(message, sizeof(route), RTA_TABLE));
             if (table != RT_TABLE_MAIN) continue;
             auto link = links.find(number_of<int>(attribute(message, sizeof(route), RTA_OIF)));
-            if (link == links.end()) continue;
+            if (link == links.end() || (only_seen && request_.routes_size() >= kMostSeen)) continue;
             route_table_.push_back(message);
             guest::Route& out = *request_.add_routes();
             std::string destination = address_text(family, attribute(message, sizeof(route), RTA_DST));

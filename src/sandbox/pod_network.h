@@ -21,6 +21,10 @@ namespace casemate::sandbox {
 
 namespace guest = ::casemate::guest::v1;
 
+// Tells the guest of the calling thread's network namespace, which is the host's own (host network mode), what there is
+// to be seen. As it is now: later changes are not followed.
+void show_host_network(guest_api::GuestClient& guest);
+
 class PodNetwork {
   public:
     // Of the calling thread's network namespace. EBUSY: another pod has it.
@@ -32,8 +36,10 @@ class PodNetwork {
     void give_back();
 
   private:
+    friend void show_host_network(guest_api::GuestClient& guest);
     explicit PodNetwork(host::RouteSocket routes) : routes_(std::move(routes)) {}
-    Result<void> read();
+    // `only_seen`: of the host's own network, with all its links and nothing taken.
+    Result<void> read(bool only_seen);
     Result<void> take_links();
 
     UniqueFd claim_;  // the socket by whose name other pods see that this namespace has one

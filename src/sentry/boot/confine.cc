@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/seccomp.h>
+#include <linux/sockios.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -17,12 +18,31 @@
 
 #include "fileserver/shared_area.h"
 #include "linux/seccomp_fd.h"
+#include "sentry/net/host/host_options.h"
 
 namespace casemate::sentry {
 
 using host::ArgCheck;
 
-host::SeccompFilter sentry_filter() {
+namespace {
+
+// On sockets that casemate-sockets made; what they may lead to, their network namespace says.
+void allow_host_sockets(host::SeccompFilter& filter) {
+    filter.allow({SYS_connect, SYS_bind, SYS_listen, SYS_getsockname, SYS_getpeername});
+    filter.allow_if(SYS_accept4, {ArgCheck::equal32(3, SOCK_NONBLOCK | SOCK_CLOEXEC)});
+    for (uint64_t command : {SIOCOUTQ, SIOCATMARK})
+        filter.allow_if(SYS_ioctl, {ArgCheck::equal32(1, static_cast<uint32_t>(command))});
+    for (const HostOption& one : host_options()) {
+        auto level = ArgCheck::equal32(1, static_cast<uint32_t>(one.level));
+        auto name = ArgCheck::equal32(2, static_cast<uint32_t>(one.name));
+        if (one.settable) filter.allow_if(SYS_setsockopt, {level, name});
+        if (one.readable) filter.allow_if(SYS_getsockopt, {level, name});
+    }
+}
+
+}  // namespace
+
+host::SeccompFilter sentry_filter(bool host_network) {
     host::SeccompFilter filter;
     // Descriptors that were passed in: content, attributes, readiness.
     filter.allow({SYS_read,       SYS_write,     SYS_pread64,   SYS_pwrite64,        SYS_preadv2,
@@ -73,11 +93,12 @@ host::SeccompFilter sentry_filter() {
     filter.add_rule(SYS_openat, {}, SECCOMP_RET_ERRNO | ENOENT);
     // The file server's bell: never carried out.
     filter.add_rule(fileserver::kRingCall, {}, SECCOMP_RET_USER_NOTIF);
+    if (host_network) allow_host_sockets(filter);
     return filter;
 }
 
-Result<UniqueFd> confine() {
-    auto program = TRY(sentry_filter().build());
+Result<UniqueFd> confine(bool host_network) {
+    auto program = TRY(sentry_filter(host_network).build());
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return sys_error("prctl PR_SET_NO_NEW_PRIVS");
     // Once the server has a ring, no signal takes it back: it is answered soon.
     constexpr unsigned kListening =

@@ -10,9 +10,10 @@
 
 namespace casemate::sentry {
 
-host::SeccompFilter sentry_filter();
+// `host_network`: what sockets of the host need comes to it (net/host/): wider, and only in that mode.
+host::SeccompFilter sentry_filter(bool host_network = false);
 // For all threads of the process, for good. The listener gets the rings for the file server (fileserver/shared_area.h);
 // it is empty where the host gives none, because this process is being watched by a listener already.
-Result<UniqueFd> confine();
+Result<UniqueFd> confine(bool host_network = false);
 
 }  // namespace casemate::sentry

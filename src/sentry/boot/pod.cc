@@ -126,15 +126,16 @@ void Pod::get_version(v1::GetVersionRequest, Answer<v1::GetVersionReply> answer)
     reply.set_kernel_release(kernel_.options().release);
     for (const char* capability : {"pause", "trace", "profile", "network.stack", "network.ports"})
         reply.add_capabilities(capability);
+    if (host_sockets_ != nullptr) reply.add_capabilities("network.host");
     answer.ok(reply);
 }
 
 void Pod::create_sandbox(v1::CreateSandboxRequest request, Answer<v1::CreateSandboxReply> answer) {
     if (created_) return static_cast<void>(answer.fail(wrong_state("the sandbox exists already")));
-    if (request.network() == v1::NETWORK_HOST) {
-        answer.fail(not_supported("the sentry has no host network yet; use --net none or sandbox", "network"));
-        return;
-    }
+    bool host = request.network() == v1::NETWORK_HOST;
+    if (host && host_sockets_ == nullptr)
+        return static_cast<void>(
+            answer.fail(not_supported("this sentry was not started for the host's network", "network")));
     auto set = make_ref<Namespaces>();
     set->uts = make_ref<UtsNamespace>(request.hostname(), request.domainname());
     set->ipc = make_ref<IpcNamespace>();
@@ -143,6 +144,7 @@ void Pod::create_sandbox(v1::CreateSandboxRequest request, Answer<v1::CreateSand
     set->time = make_ref<TimeNamespace>();
     set->pid_for_children = kernel_.tasks().root_space;
     namespaces_ = std::move(set);
+    if (host) network().set_host(*host_sockets_);
     if (request.memory_limit() != 0) kernel_.memory().set_limit(request.memory_limit());
     created_ = true;
     answer.ok();

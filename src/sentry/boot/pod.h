@@ -36,6 +36,7 @@ using BootError = rpc::Status;
 template <typename T>
 using BootResult = detail::BasicResult<T, BootError>;
 
+class HostSockets;  // net/host/host_sockets.h
 class Network;
 class Pod;
 class PodPorts;  // boot/pod_ports.h
@@ -82,6 +83,7 @@ class Pod final : public guest_api::GuestService, private OomObserver {
     Pod(Kernel& kernel, HostFiles& files, HostPoller& poller);
     ~Pod() override;
     void set_server(guest_api::GuestServer& server) { server_ = &server; }
+    void set_host_sockets(HostSockets& sockets) { host_sockets_ = &sockets; }
 
     void get_version(v1::GetVersionRequest, Answer<v1::GetVersionReply>) override;
     void create_sandbox(v1::CreateSandboxRequest, Answer<v1::CreateSandboxReply>) override;
@@ -151,6 +153,7 @@ class Pod final : public guest_api::GuestService, private OomObserver {
     HostFiles& files_;
     HostPoller& poller_;
     guest_api::GuestServer* server_ = nullptr;
+    HostSockets* host_sockets_ = nullptr;  // null: there is no host network
 
     std::mutex mutex_;
     bool created_ = false;

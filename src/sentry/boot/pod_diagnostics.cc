@@ -17,6 +17,7 @@
 #include "sentry/kernel/seccomp.h"
 #include "sentry/kernel/syscall_watch.h"
 #include "sentry/kernel/task_set.h"
+#include "sentry/net/host/host_socket.h"
 #include "sentry/net/inet/inet_socket.h"
 #include "sentry/net/network.h"
 #include "sentry/net/socket.h"
@@ -282,7 +283,16 @@ constexpr const char* kSocketLine = "{:>6} {:>5} {:<10} {:<10} {:>8} {:>8} {:<28
 std::string socket_line(int pid, int fd, Socket& socket, const std::string& owner) {
     std::string local, peer, state;
     size_t receiving = 0, sending = 0;
-    if (socket.family() == AF_INET || socket.family() == AF_INET6) {
+    bool internet = socket.family() == AF_INET || socket.family() == AF_INET6;
+    if (internet && socket.network().host() != nullptr) {
+        // SAFETY: in host network mode sockets of these families are of this class.
+        HostSockets::Status status = static_cast<HostSocket&>(socket).status();
+        state = state_name(status.state);
+        local = endpoint_text(status.local);
+        peer = endpoint_text(status.peer);
+        receiving = status.receiving;
+        sending = status.sending;
+    } else if (internet) {
         // SAFETY: sockets of these families are of this class.
         InetSocket::Status status = static_cast<InetSocket&>(socket).status();
         state = state_name(status.state);

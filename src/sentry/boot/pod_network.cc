@@ -17,7 +17,7 @@ using guest_api::wrong_state;
 
 namespace {
 
-constexpr size_t kMostInterfaces = 64;
+constexpr size_t kMostInterfaces = 64, kMostHostInterfaces = 1000;
 
 std::optional<InetAddress> parse_address(const std::string& text) {
     in_addr v4;
@@ -89,7 +89,8 @@ void Pod::update_network(v1::UpdateNetworkRequest request, RequestStreams stream
         auto link = model.find_link(name);
         return link ? link->index : 0;
     };
-    if (static_cast<size_t>(request.interfaces_size()) > kMostInterfaces)
+    bool of_host = net.host() != nullptr;
+    if (static_cast<size_t>(request.interfaces_size()) > (of_host ? kMostHostInterfaces : kMostInterfaces))
         return refuse(Errno(E2BIG), "too many interfaces", "interfaces");
     for (const std::string& name : request.remove_interfaces())
         if (index_of(name) == 0) return refuse(Errno(ENODEV), "remove " + name, "remove_interfaces");
@@ -118,6 +119,23 @@ void Pod::update_network(v1::UpdateNetworkRequest request, RequestStreams stream
             auto made = net.make_wire(kernel_.timers())
                             .add_link(std::move(link), std::move(socket), wanted.virtio_header_bytes() != 0);
             if (!made.ok()) return refuse(made.error(), "make " + wanted.name(), field);
+            index = *made;
+            added.push_back(index);
+        } else if (index == 0 && of_host && wanted.link_kind() == "host") {
+            Link link;
+            link.index = static_cast<int>(wanted.index());
+            link.name = wanted.name();
+            if (auto hardware = parse_hardware(wanted.hardware_address())) {
+                link.hardware = *hardware;
+            } else {
+                link.type = ARPHRD_NONE;
+                link.flags = IFF_NOARP | IFF_MULTICAST;
+            }
+            link.mtu = wanted.mtu();
+            link.carrier = wanted.up();
+            if (wanted.up()) link.flags |= IFF_UP;
+            auto made = model.add_link(std::move(link));
+            if (!made.ok()) return refuse(made.error(), "show " + wanted.name(), field);
             index = *made;
             added.push_back(index);
         } else if (index == 0) {

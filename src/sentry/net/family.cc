@@ -1,5 +1,6 @@
 #include "sentry/net/family.h"
 
+#include "sentry/net/host/host_socket.h"
 #include "sentry/net/inet/inet_socket.h"
 #include "sentry/net/netlink/netlink_socket.h"
 #include "sentry/net/network.h"
@@ -14,9 +15,14 @@ struct Family {
     int domain;
     Create create;
 };
+SysResult<Ref<Socket>> create_any_inet_socket(Ref<Network> network, Task& task, int domain, int type, int protocol) {
+    if (network->host() != nullptr) return create_host_socket(std::move(network), task, domain, type, protocol);
+    return create_inet_socket(std::move(network), task, domain, type, protocol);
+}
+
 // A family that is absent answers what a Linux without it would.
 constexpr Family kFamilies[] = {
-    {AF_UNIX, create_unix_socket},       {AF_INET, create_inet_socket},     {AF_INET6, create_inet_socket},
+    {AF_UNIX, create_unix_socket},       {AF_INET, create_any_inet_socket}, {AF_INET6, create_any_inet_socket},
     {AF_NETLINK, create_netlink_socket}, {AF_PACKET, create_packet_socket},
 };
 

@@ -384,7 +384,8 @@ SysResult<int64_t> interface_ioctl(Task& task, Network& network, int family, uin
         default:
             if (!change) return Errno(ENOTTY);
     }
-    if (change && !task.has_capability(CAP_NET_ADMIN)) return Errno(EPERM);
+    // The host's interfaces are not the pod's to change.
+    if (change && (network.host() != nullptr || !task.has_capability(CAP_NET_ADMIN))) return Errno(EPERM);
     if (command == SIOCADDRT || command == SIOCDELRT) {
         bool add = command == SIOCADDRT;
         TRY(v4 ? change_route4(task, model, add, argument) : change_route6(task, model, add, argument));

@@ -9,6 +9,7 @@
 
 #include "sentry/kernel/namespaces.h"
 #include "sentry/kernel/task.h"
+#include "sentry/net/host/host_sockets.h"
 #include "sentry/net/inet/inet_socket.h"
 #include "sentry/net/inet/ports.h"
 #include "sentry/net/inet/tcp_socket.h"
@@ -200,6 +201,20 @@ std::string table_text(PortTable& ports, bool v6, bool datagram) {
     return text;
 }
 
+// The pod's own in host network mode; those of others on the host are not to be seen.
+std::string host_text(HostSockets& host, bool v6, bool datagram) {
+    std::string text;
+    int line = 0;
+    for (const HostSockets::Status& one : host.list()) {
+        if (one.v6 != v6 || one.stream == datagram) continue;
+        text += fmt::format("{:4}: {} {} {:02X} {:08X}:{:08X} 00:00000000 00000000 {:5}        0 {} ", line++,
+                            endpoint_text(one.local, v6), endpoint_text(one.peer, v6), one.state, one.sending,
+                            one.receiving, one.uid, one.inode);
+        text += datagram ? "2 0000000000000000 0\n" : "1 0000000000000000 100 0 0 10 0\n";
+    }
+    return text;
+}
+
 }  // namespace
 
 std::string Network::tcp_text(bool v6) {
@@ -207,6 +222,7 @@ std::string Network::tcp_text(bool v6) {
                              "tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
                            : "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  "
                              "timeout inode                                                     \n";
+    if (host_ != nullptr) return title + host_text(*host_, v6, false);
     std::string text = title + table_text(*tcp_, v6, false);
     auto line = std::ranges::count(text, '\n') - 1;
     for (const Orphan& one : orphans()) {
@@ -225,7 +241,7 @@ std::string Network::udp_text(bool v6) {
                              "tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n"
                            : "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  "
                              "timeout inode ref pointer drops             \n";
-    return title + table_text(*udp_, v6, true);
+    return title + (host_ != nullptr ? host_text(*host_, v6, true) : table_text(*udp_, v6, true));
 }
 
 Ref<NetworkNamespace> make_pod_network() {

@@ -18,6 +18,7 @@ namespace casemate::sentry {
 class Interfaces;  // net/interfaces.h
 struct Neighbour;
 struct LinkCounters;
+class HostSockets;       // net/host/host_sockets.h
 class NetlinkHub;        // net/netlink/netlink_hub.h
 class NetworkNamespace;  // kernel/namespaces.h
 class PortTable;         // net/inet/ports.h
@@ -49,6 +50,9 @@ class Network final : public RefCounted {
     // That no other network namespace has (SO_NETNS_COOKIE).
     uint64_t cookie() const { return cookie_; }
     NetSettings& settings() { return settings_; }
+    // Internet sockets are the host's (host network mode); null: our own. Set before anything runs in the namespace.
+    HostSockets* host() const { return host_; }
+    void set_host(HostSockets& host) { host_ = &host; }
     // Settings that are only kept, by path.
     std::string kept_setting(const std::string& path, const char* fallback);
     void keep_setting(const std::string& path, std::string value);
@@ -91,6 +95,7 @@ class Network final : public RefCounted {
   private:
     const uint64_t cookie_;
     NetSettings settings_;
+    HostSockets* host_ = nullptr;
     std::mutex mutex_;
     std::map<std::string, Ref<UnixName>, std::less<>> abstract_;  // guarded by mutex_
     std::set<UnixSocket*> unix_sockets_;                          // guarded by mutex_

@@ -130,8 +130,9 @@ SysResult<std::vector<uint64_t>> numbers(std::string_view text, size_t count, ui
 
 TextFile::Take by_admin(std::function<SysResult<void>(Network& network, std::string_view text)> take) {
     return [take = std::move(take)](Task& task, std::string_view text) -> SysResult<void> {
-        if (!task.has_capability(kNetAdmin)) return Errno(EPERM);
-        return take(*network_of(task), text);
+        Ref<Network> network = network_of(task);
+        if (network->host() != nullptr || !task.has_capability(kNetAdmin)) return Errno(EPERM);
+        return take(*network, text);
     };
 }
 TextFile::Make shown(std::function<std::string(Network& network)> make) {

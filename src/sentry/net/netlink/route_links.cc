@@ -100,7 +100,9 @@ SysResult<void> answer_route_request(const NetlinkRequest& request, NetlinkReply
     uint16_t type = request.header.nlmsg_type;
     if (type < RTM_BASE || type > RTM_MAX) return Errno(EOPNOTSUPP);
     bool change = (type & 3) != (RTM_GETLINK & 3);
-    if (change && !request.task.has_capability(CAP_NET_ADMIN)) return Errno(EPERM);
+    // The host's interfaces are not the pod's to change.
+    if (change && (request.socket.network().host() != nullptr || !request.task.has_capability(CAP_NET_ADMIN)))
+        return Errno(EPERM);
     for (const Handler& handler : kHandlers) {
         if (handler.type != type) continue;
         if (!change) return handler.run(request, request.socket.network().interfaces(), reply);

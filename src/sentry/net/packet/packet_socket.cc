@@ -352,7 +352,8 @@ SysResult<OptionBytes> PacketSocket::get_family_option(Task& task, int level, in
 }
 
 SysResult<Ref<Socket>> create_packet_socket(Ref<Network> network, Task& task, int, int type, int protocol) {
-    if (!task.has_capability(CAP_NET_RAW)) return Errno(EPERM);
+    // The host's packets are not the pod's.
+    if (network->host() != nullptr || !task.has_capability(CAP_NET_RAW)) return Errno(EPERM);
     if (type != SOCK_RAW && type != SOCK_DGRAM) return Errno(ESOCKTNOSUPPORT);
     return Ref<Socket>(make_ref<PacketSocket>(type, ntohs(static_cast<uint16_t>(protocol)), std::move(network),
                                               task.credentials().fsuid));
