@@ -8,14 +8,63 @@ namespace casemate::sentry {
 namespace {
 
 constexpr size_t kSmallestRing = 4096;
-constexpr size_t kKeptRing = 64 << 10;  // a larger ring is given back when it runs empty
+constexpr size_t kKeptRing = 64 << 10;   // a larger ring is given back when it runs empty
+constexpr size_t kMostStored = 2 << 20;  // bytes of rings that are kept for the next who needs one
+
+// Large rings that nobody uses: their pages are there, which new ones' are not.
+class RingStore {
+  public:
+    std::shared_ptr<std::byte[]> take(size_t size) {
+        std::byte* memory = nullptr;
+        if (size > kKeptRing) {
+            std::lock_guard lock(mutex_);
+            auto found = std::ranges::find(rings_, size, &Stored::size);
+            if (found != rings_.end()) {
+                memory = found->memory;
+                rings_.erase(found);
+                stored_ -= size;
+            }
+        }
+        if (memory == nullptr) memory = new std::byte[size];
+        return {memory, [this, size](std::byte* ring) { give_back(ring, size); }};
+    }
+
+  private:
+    struct Stored {
+        size_t size;
+        std::byte* memory;
+    };
+    void give_back(std::byte* ring, size_t size) {
+        if (size > kKeptRing) {
+            std::lock_guard lock(mutex_);
+            if (stored_ + size <= kMostStored) {
+                rings_.push_back({size, ring});
+                stored_ += size;
+                return;
+            }
+        }
+        delete[] ring;
+    }
+    SmallMutex mutex_;
+    std::vector<Stored> rings_;  // guarded by mutex_
+    size_t stored_ = 0;          // guarded by mutex_
+};
+
+// Of the process, and never taken down: rings may outlive whoever would own it.
+RingStore& ring_store() {
+    static RingStore& store = *new RingStore;
+    return store;
+}
 
 }  // namespace
 
 void StreamDirection::reserve_locked(size_t size) {
     if (size_ + size <= allocated_) return;
     size_t wanted = std::max(kSmallestRing, std::bit_ceil(size_ + size));
-    auto grown = std::make_unique_for_overwrite<std::byte[]>(wanted);
+    // Who filled a large one will do so again.
+    if (wanted > kKeptRing) wanted = std::max(wanted, once_allocated_);
+    once_allocated_ = std::max(once_allocated_, wanted);
+    auto grown = ring_store().take(wanted);
     if (size_ > 0) {
         size_t first = std::min(size_, allocated_ - head_);
         memcpy(grown.get(), ring_.get() + head_, first);
@@ -29,8 +78,10 @@ void StreamDirection::reserve_locked(size_t size) {
 void StreamDirection::drop_locked(size_t size) {
     size_ -= size;
     position_ += size;
-    head_ = size_ == 0 ? 0 : (head_ + size) & (allocated_ - 1);
-    if (size_ == 0 && allocated_ > kKeptRing) {
+    head_ = (head_ + size) & (allocated_ - 1);
+    if (size_ > 0 || writing_) return;
+    head_ = 0;
+    if (allocated_ > kKeptRing) {
         ring_.reset();
         allocated_ = 0;
     }
@@ -42,60 +93,72 @@ bool StreamDirection::wakes_writer_locked() {
     return true;
 }
 
-StreamDirection::Progress StreamDirection::write_locked(IoBuffer& from, size_t limit) {
+template <typename Done>
+StreamDirection::Progress StreamDirection::write_then(IoBuffer& from, size_t limit, Done done) {
     Progress progress;
-    if (ended_ || reader_gone_) return {.ended = true};
-    if (size_ >= limit) {
-        wake_wanted_ = true;
-        wake_below_ = limit / 2;
-        return {.would_block = true};
+    std::lock_guard one_writer(write_mutex_);
+    std::shared_ptr<std::byte[]> ring;
+    size_t want, tail, mask;
+    {
+        std::lock_guard lock(mutex_);
+        if (ended_ || reader_gone_) return {.ended = true};
+        if (size_ >= limit) {
+            wake_wanted_ = true;
+            wake_below_ = limit / 2;
+            return {.would_block = true};
+        }
+        want = std::min(from.remaining(), limit - size_);
+        reserve_locked(want);
+        ring = ring_;
+        mask = allocated_ - 1;
+        tail = (head_ + size_) & mask;
+        writing_ = true;
     }
-    size_t want = std::min(from.remaining(), limit - size_);
-    reserve_locked(want);
     while (progress.bytes < want) {
-        size_t tail = (head_ + size_) & (allocated_ - 1);
-        size_t part = std::min(want - progress.bytes, allocated_ - tail);
-        auto copied = from.copy_from(ring_.get() + tail, part);
+        size_t at = (tail + progress.bytes) & mask;
+        size_t part = std::min(want - progress.bytes, mask + 1 - at);
+        auto copied = from.copy_from(ring.get() + at, part);
         if (!copied.ok()) {
             if (progress.bytes == 0) progress.error = copied.error().value;
             break;
         }
         progress.bytes += *copied;
-        size_ += *copied;
         if (*copied < part) break;
     }
+    std::lock_guard lock(mutex_);
+    writing_ = false;
+    if (reader_gone_) {
+        // It went meanwhile: what was written is lost, as what it had not read.
+        position_ += progress.bytes;
+        return progress;
+    }
+    size_ += progress.bytes;
     if (progress.bytes > 0) writes_++;
+    done(progress);
     return progress;
 }
 
 StreamDirection::Progress StreamDirection::write_marked(IoBuffer& from, size_t limit, size_t rest,
                                                         const std::function<void(uint64_t, std::byte)>& mark) {
-    Progress progress;
-    {
-        std::lock_guard lock(mutex_);
-        progress = write_locked(from, limit);
-        if (progress.bytes > 0 && progress.bytes == rest)
+    Progress progress = write_then(from, limit, [&](const Progress& written) {
+        if (written.bytes > 0 && written.bytes == rest)
             mark(position_ + size_, ring_[(head_ + size_ - 1) & (allocated_ - 1)]);
-    }
+    });
     if (progress.bytes > 0) reader_->queue.notify(EPOLLIN | EPOLLRDNORM | EPOLLPRI);
     return progress;
 }
 
 StreamDirection::Progress StreamDirection::write(IoBuffer& from, size_t limit, const Ref<Passenger>& passenger) {
-    Progress progress;
-    {
-        std::lock_guard lock(mutex_);
-        progress = write_locked(from, limit);
-        if (passenger && progress.bytes > 0) {
-            uint64_t end = position_ + size_;
-            // Bytes of one sender in a row are one stretch.
-            if (!marks_.empty() && marks_.back().end == end - progress.bytes && !passenger->files &&
-                !marks_.back().passenger->files && marks_.back().passenger->credentials == passenger->credentials)
-                marks_.back().end = end;
-            else
-                marks_.push_back({end - progress.bytes, end, passenger});
-        }
-    }
+    Progress progress = write_then(from, limit, [&](const Progress& written) {
+        if (!passenger || written.bytes == 0) return;
+        uint64_t end = position_ + size_;
+        // Bytes of one sender in a row are one stretch.
+        if (!marks_.empty() && marks_.back().end == end - written.bytes && !passenger->files &&
+            !marks_.back().passenger->files && marks_.back().passenger->credentials == passenger->credentials)
+            marks_.back().end = end;
+        else
+            marks_.push_back({end - written.bytes, end, passenger});
+    });
     if (progress.bytes > 0) reader_->readable();
     return progress;
 }
@@ -107,7 +170,8 @@ StreamDirection::Progress StreamDirection::read_by(size_t want, Reading& reading
     bool wake = false;
     std::vector<Ref<Passenger>> finished;  // released behind the lock: they may own the last references to files
     {
-        std::lock_guard lock(mutex_);
+        std::lock_guard one_reader(read_mutex_);
+        std::unique_lock lock(mutex_);
         size_t seen = reading.peek ? std::min(reading.peeked, size_) : 0;
         if (size_ == seen) return {.would_block = !ended_, .ended = ended_};
         size_t mark_index = 0;
@@ -140,7 +204,16 @@ StreamDirection::Progress StreamDirection::read_by(size_t want, Reading& reading
             }
             size_t offset = (head_ + seen) & (allocated_ - 1);
             size_t part = std::min({want - progress.bytes, stretch, allocated_ - offset});
-            auto moved = move(ring_.get() + offset, part);
+            // Without a border and a peek the copy needs no lock: what is read stays where it is until it is dropped.
+            bool alone = !reading.peek && marks_.empty();
+            std::shared_ptr<std::byte[]> ring = ring_;
+            if (alone) lock.unlock();
+            auto moved = move(ring.get() + offset, part);
+            if (alone) lock.lock();
+            if (alone && reader_gone_) {
+                if (moved.ok()) progress.bytes += *moved;
+                break;
+            }
             if (!moved.ok()) {
                 if (progress.bytes == 0) progress.error = moved.error().value;
                 break;
@@ -185,6 +258,7 @@ StreamDirection::Progress StreamDirection::skip(size_t size, Reading& reading) {
 
 void StreamDirection::end() {
     {
+        std::lock_guard one_writer(write_mutex_);  // what is being written comes before the end
         std::lock_guard lock(mutex_);
         ended_ = true;
     }
@@ -194,7 +268,7 @@ void StreamDirection::end() {
 
 bool StreamDirection::close_reader() {
     std::deque<Mark> marks;
-    std::unique_ptr<std::byte[]> ring;
+    std::shared_ptr<std::byte[]> ring;
     bool unread;
     {
         std::lock_guard lock(mutex_);

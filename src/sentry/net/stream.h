@@ -1,7 +1,9 @@
 // Byte streams between two sockets of the pod: Unix streams and loopback TCP. A ring per direction: the writer's bytes
 // are copied once from its memory into the ring, and once out of it.
 //
-// The ring grows on demand up to the writer's buffer limit, so that an idle connection costs little.
+// The ring grows on demand up to the writer's buffer limit, and goes back to a small store of rings when it is empty,
+// so that an idle connection costs little and a busy one has its memory mapped already. One reader and one writer copy
+// at the same time: mutex_ is held for the counters only.
 #pragma once
 
 #include <deque>
@@ -13,6 +15,7 @@
 #include "sentry/mm/io_buffer.h"
 #include "sentry/net/passenger.h"
 #include "sentry/net/waiters.h"
+#include "sentry/vfs/small_mutex.h"
 
 namespace casemate::sentry {
 
@@ -78,15 +81,21 @@ class StreamDirection {
     };
     template <typename Move>
     Progress read_by(size_t want, Reading& reading, Move move);
-    Progress write_locked(IoBuffer& from, size_t limit);
+    // `done` runs with the bytes in, before a reader sees them.
+    template <typename Done>
+    Progress write_then(IoBuffer& from, size_t limit, Done done);
     void reserve_locked(size_t size);
     void drop_locked(size_t size);
     bool wakes_writer_locked();
 
+    // The one who copies in, and the one who copies out; then mutex_.
+    SmallMutex write_mutex_, read_mutex_;
     std::mutex mutex_;
-    std::unique_ptr<std::byte[]> ring_;  // guarded by mutex_, as is all below
+    std::shared_ptr<std::byte[]> ring_;  // guarded by mutex_, as is all below; who copies holds on to it
+    bool writing_ = false;               // behind what is there
     size_t allocated_ = 0, head_ = 0, size_ = 0;
-    uint64_t position_ = 0;  // in the stream, of the next byte to be read
+    size_t once_allocated_ = 0;  // the most so far
+    uint64_t position_ = 0;      // in the stream, of the next byte to be read
     uint64_t writes_ = 0;
     std::deque<Mark> marks_;
     size_t wake_below_ = 0;  // a writer waits until so many bytes are left; 0: none waits
