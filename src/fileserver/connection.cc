@@ -132,7 +132,7 @@ SysResult<void> Connection::dispatch(const Parsed& parsed) {
             reply_ += TRY(server_.list_xattrs(target));
             return {};
         case Op::kSync:
-            return server_.sync(target);
+            return server_.sync(target, r.flags);
         case Op::kForget:
             for (size_t at = 0; at + sizeof(NodeId) <= parsed.data.size(); at += sizeof(NodeId)) {
                 NodeId node;

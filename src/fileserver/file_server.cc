@@ -533,11 +533,11 @@ SysResult<std::string> FileServer::list_xattrs(Target target) {
     return names;
 }
 
-SysResult<void> FileServer::sync(Target target) {
+SysResult<void> FileServer::sync(Target target, uint16_t flags) {
     UniqueFd fd = TRY(resolve(target));
     Attributes attributes = TRY(read_attributes(fd.get()));
     UniqueFd opened = TRY(reopen(fd.get(), attributes.mode, O_RDONLY));
-    if (::syncfs(opened.get()) != 0) return last_errno();
+    if ((flags & kFlagThisOnly ? ::fsync(opened.get()) : ::syncfs(opened.get())) != 0) return last_errno();
     return {};
 }
 

@@ -84,7 +84,7 @@ class FileServer {
     SysResult<void> set_xattr(Target target, std::string_view name, std::string_view value, uint32_t flags);
     SysResult<void> remove_xattr(Target target, std::string_view name);
     SysResult<std::string> list_xattrs(Target target);
-    SysResult<void> sync(Target target);
+    SysResult<void> sync(Target target, uint16_t flags = 0);
     void forget(NodeId node);
 
     size_t node_count() const { return nodes_used_; }

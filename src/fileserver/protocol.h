@@ -55,7 +55,7 @@ enum class Op : uint16_t {
     kSetXattr,       // path2: name; data: value; value: XATTR_CREATE, XATTR_REPLACE
     kRemoveXattr,    // data: name
     kListXattrs,     // -> data: names, each with NUL
-    kSync,           // syncfs
+    kSync,           // syncfs; with kFlagThisOnly fsync of the file or directory named
     kForget,         // data: NodeIds
     kCreateUnnamed,  // O_TMPFILE -> descriptor, node, attributes; kLink with path empty names it
     kAttributesOf,   // path: a directory; data: names in it, each with NUL -> data: an Attributes each, zeros if absent
@@ -68,6 +68,7 @@ constexpr uint16_t kFlagKeepNode = 8;     // kUnlink, kRename (of the replaced f
 constexpr uint16_t kFlagAttributes = 16;  // kList: attributes of every entry, however many there are
 constexpr uint16_t kFlagPrefetch = 32;    // kList: small directories below may come along
 constexpr uint16_t kFlagNoReply = 64;     // kSetAttributes, kUnlink, kForget: nobody waits
+constexpr uint16_t kFlagThisOnly = 512;   // kSync
 constexpr uint16_t kFlagExisting = 256;   // kCreate
 constexpr uint16_t kFlagParent = 128;     // what makes or removes a name: also the directory's attributes, afterwards
 

@@ -470,6 +470,13 @@ CASE(brk_gives_zeros_each_time) {
         close(ends[1]);
     }
 }
+CASE(brk_given_back_faults) {
+    char* start = (char*)(((uintptr_t)syscall(SYS_brk, 0) + kPage - 1) & ~(kPage - 1));
+    EXPECT((char*)syscall(SYS_brk, start + 3 * kPage) == start + 3 * kPage);
+    memset(start, 1, 3 * kPage);
+    EXPECT((char*)syscall(SYS_brk, start + kPage) == start + kPage);
+    EXPECT_EQ(reads(start + kPage), SIGSEGV);
+}
 CASE(brk_makes_room_for_others) {
     char* start = (char*)(((uintptr_t)syscall(SYS_brk, 0) + kPage - 1) & ~(kPage - 1));
     char* top = start + 20 * kPage;

@@ -113,6 +113,8 @@ bool is_quick(Task& task, const SyscallStop& call) {
         case SYS_fchownat:
         case SYS_utimensat:
         case SYS_fadvise64:
+        // Asks the host process for something now and then only (mm/address_space_heap.cc).
+        case SYS_brk:
         // What is not ready parks, and is refused then.
         case SYS_poll:
         case SYS_epoll_wait:

@@ -299,7 +299,8 @@ SysResult<void> HostFile::allocate(Task&, int mode, int64_t offset, int64_t size
 
 SysResult<void> HostFile::sync(Task&, bool data_only) {
     if (inode_->host().read_only()) return {};
-    inode_->host().client().flush();
+    // Mode, times and names are nobody's data.
+    if (!data_only) inode_->host().client().flush();
     if ((data_only ? ::fdatasync(fd_->fd.get()) : ::fsync(fd_->fd.get())) != 0) return last_errno();
     return {};
 }
@@ -308,6 +309,8 @@ SysResult<void> HostFile::prepare_map(Task&, MapRequest& request) {
     request.object = TRY(inode_->mappable(request.shared && writable()));
     return {};
 }
+
+SysResult<void> HostDirectory::sync(Task&, bool) { return inode_->sync_names(); }
 
 SysResult<void> HostDirectory::list(Task&, int64_t after, const EmitEntry& emit) {
     if (!listing_ || after == 0) listing_ = TRY(inode_->listing());

@@ -33,6 +33,8 @@ class HostDirectory final : public DirectoryFile {
     HostDirectory(Path path, int flags, Ref<HostInode> inode)
         : DirectoryFile(std::move(path), flags), inode_(std::move(inode)) {}
 
+    SysResult<void> sync(Task& task, bool data_only) override;
+
   protected:
     SysResult<void> list(Task& task, int64_t after, const EmitEntry& emit) override;
     void rewound() override { listing_.reset(); }

@@ -138,6 +138,7 @@ class HostInode final : public Inode {
     void file_opened() { open_files_.fetch_add(1, std::memory_order_relaxed); }
     void file_closed() { open_files_.fetch_sub(1, std::memory_order_relaxed); }
     uint64_t link_count();
+    SysResult<void> sync_names();  // fsync of a directory
 
   private:
     friend class HostFileSystem;

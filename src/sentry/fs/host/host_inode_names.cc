@@ -225,6 +225,20 @@ SysResult<void> HostInode::rename(std::string_view name, Inode& source, Inode& n
     return {};
 }
 
+SysResult<void> HostInode::sync_names() {
+    auto address = this->address();
+    // A directory that was removed has nothing to lose; and some file systems know no such thing.
+    if (host().read_only() || !address.ok()) return {};
+    Request request = request_of(Op::kSync, address->node);
+    request.flags = fileserver::kFlagThisOnly;
+    // What was posted is worked off before.
+    auto answer = host().client().call(request, address->path);
+    if (!answer.ok() && answer.error() != Errno(ENOENT) && answer.error() != Errno(ESTALE) &&
+        answer.error() != Errno(EINVAL))
+        return answer.error();
+    return {};
+}
+
 SysResult<std::string> HostInode::link_text() {
     {
         std::lock_guard lock(mutex_);

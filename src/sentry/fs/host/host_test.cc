@@ -215,6 +215,20 @@ TEST_F(HostTest, SharedChangesAreSeen) {
     EXPECT_EQ(open("/late", O_RDONLY), -ENOENT);
 }
 
+TEST_F(HostTest, DirectoriesAreSynced) {
+    attach(0);
+    boot_root(files_);
+    ASSERT_EQ(call(SYS_mkdir, "/d", 0755), 0);
+    int64_t fd = open("/d", O_RDONLY | O_DIRECTORY);
+    ASSERT_GE(fd, 0);
+    uint64_t before = client_->round_trips();
+    EXPECT_EQ(call(SYS_fsync, static_cast<int>(fd)), 0);
+    EXPECT_EQ(call(SYS_fdatasync, static_cast<int>(fd)), 0);
+    EXPECT_EQ(client_->round_trips() - before, 2u);
+    ASSERT_EQ(call(SYS_rmdir, "/d"), 0);
+    EXPECT_EQ(call(SYS_fsync, static_cast<int>(fd)), 0);
+}
+
 TEST_F(HostTest, NamesInASharedTreeAreMadeAndRemovedByOneQuestion) {
     ASSERT_EQ(::chmod(directory_.c_str(), 0755), 0);
     attach(fileserver::kMountShared);
