@@ -43,7 +43,8 @@ Result<Initrd> load_initrd(Memory& memory, int fd, const KernelImage& kernel) {
                                  memory.size() / kMiB),
                      ENOMEM);
     initrd.address = page_down(limit - initrd.size);
-    auto loaded = memory.load(fd, 0, initrd.size, initrd.address);
+    FilePart whole{0, initrd.size, initrd.address};
+    auto loaded = memory.load(fd, {&whole, 1});
     if (!loaded.ok()) return sys_error("read the initrd", loaded.error().value);
     return initrd;
 }
@@ -136,14 +137,16 @@ Result<BootEntry> load_kernel(Memory& memory, const BootFiles& files) {
     auto source = FileImage::open(files.kernel);
     if (!source.ok()) return sys_error("the kernel image must be a regular file", source.error().value);
     KernelImage kernel = TRY(read_kernel(*source));
+    std::vector<FilePart> parts;
     for (const ImagePiece& piece : kernel.pieces) {
         if (memory.at(piece.address, piece.memory_size) == nullptr)
             return Error(fmt::format("the kernel wants memory up to {} MiB and the guest has {} MiB",
                                      (piece.address + piece.memory_size) / kMiB + 1, memory.size() / kMiB),
                          ENOMEM);
-        auto loaded = memory.load(files.kernel, piece.file_offset, piece.file_size, piece.address);
-        if (!loaded.ok()) return sys_error("read the kernel image", loaded.error().value);
+        if (piece.file_size > 0) parts.push_back({piece.file_offset, piece.file_size, piece.address});
     }
+    auto loaded = memory.load(files.kernel, parts);
+    if (!loaded.ok()) return sys_error("read the kernel image", loaded.error().value);
     Initrd initrd;
     if (files.initrd >= 0) initrd = TRY(load_initrd(memory, files.initrd, kernel));
     TRY(put_command_line(memory, files.command_line, kernel.command_line_max));

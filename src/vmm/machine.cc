@@ -185,6 +185,7 @@ Result<void> Machine::start() {
     for (auto& vcpu : vcpus_) TRY(vcpu->start(spec_.prepare_vcpu_thread));
     started_ = true;
     gate_.set(RunGate::State::kRunning);
+    loop_.post([this] { memory_.finish_load(); });
     return {};
 }
 

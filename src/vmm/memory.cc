@@ -56,6 +56,7 @@ Result<Memory> Memory::create(MemoryOptions options) {
     memory.private_ = options.private_copy;
     // Pages of 4 KiB cannot replace a part of a huge one.
     memory.may_map_ = options.map_images && !reserved;
+    memory.may_write_ = !reserved && !options.private_copy;
     memory.file_ = TRY(open_file(options));
     struct stat st;
     if (::fstat(memory.file_.get(), &st) < 0) return sys_error("stat of the guest's memory file");
@@ -105,53 +106,65 @@ SysResult<void> Memory::write(uint64_t address, std::string_view bytes) const {
     return {};
 }
 
-SysResult<void> Memory::copy(int fd, uint64_t offset, uint64_t size, uint64_t address) {
-    char* to = at(address, size);
-    if (to == nullptr) return Errno(EFAULT);
-    uint64_t next_hole = offset;
-    while (size > 0) {
-        // What is a hole in the file is zero in fresh memory already: a third of a Linux kernel, if its file is sparse.
-        if (offset >= next_hole) {
-            off_t data = ::lseek(fd, static_cast<off_t>(offset), SEEK_DATA);
-            uint64_t skip =
-                data < 0 ? (errno == ENXIO ? size : 0) : std::min<uint64_t>(static_cast<uint64_t>(data) - offset, size);
-            offset += skip;
-            to += skip;
-            size -= skip;
-            off_t hole = ::lseek(fd, static_cast<off_t>(offset), SEEK_HOLE);
-            next_hole = hole < 0 ? UINT64_MAX : static_cast<uint64_t>(hole);
-            continue;
+SysResult<void> Memory::copy(int fd, const FilePart& part) {
+    return for_each_data(fd, part, [&](FilePart data) -> SysResult<void> {
+        char* to = at(data.address, data.size);
+        while (data.size > 0) {
+            ssize_t read = ::pread(fd, to, data.size, static_cast<off_t>(data.offset));
+            if (read < 0 && errno == EINTR) continue;
+            if (read < 0) return last_errno();
+            if (read == 0) return Errno(ENODATA);
+            to += read;
+            data.offset += static_cast<uint64_t>(read);
+            data.size -= static_cast<uint64_t>(read);
         }
-        ssize_t read = ::pread(fd, to, std::min(size, next_hole - offset), static_cast<off_t>(offset));
-        if (read < 0 && errno == EINTR) continue;
-        if (read < 0) return last_errno();
-        if (read == 0) return Errno(ENODATA);
-        to += read;
-        offset += static_cast<uint64_t>(read);
-        size -= static_cast<uint64_t>(read);
+        return {};
+    });
+}
+
+SysResult<void> Memory::map(int fd, const FilePart& part) {
+    uint64_t first = page_up(part.address);
+    uint64_t end = page_down(part.address + part.size);
+    if (part.offset % kPageSize != part.address % kPageSize || end <= first) return copy(fd, part);
+    uint64_t before = first - part.address;
+    TRY(copy(fd, {part.offset, before, part.address}));
+    // SAFETY: [first, end) is whole pages inside one of our own mappings, which nobody has pointers into yet.
+    char* to = at(first, end - first);
+    if (::mmap(to, end - first, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
+               static_cast<off_t>(part.offset + before)) == MAP_FAILED)
+        return last_errno();
+    (void)::madvise(to, end - first, MADV_DONTDUMP);
+    mapped_.push_back({first, end - first});
+    return copy(fd, {part.offset + (end - part.address), part.address + part.size - end, end});
+}
+
+SysResult<void> Memory::load(int fd, std::span<const FilePart> parts) {
+    struct stat st;
+    if (::fstat(fd, &st) < 0) return last_errno();
+    std::vector<FilePart> in_file;
+    for (const FilePart& part : parts) {
+        auto file_end = checked_add(part.offset, part.size);
+        if (!file_end || at(part.address, part.size) == nullptr) return Errno(EFAULT);
+        if (static_cast<uint64_t>(st.st_size) < *file_end) return Errno(ENODATA);
+        if (part.size == 0) continue;
+        if (may_map_) {
+            TRY(map(fd, part));
+        } else if (!may_write_) {
+            TRY(copy(fd, part));
+        } else {
+            in_file.push_back({part.offset, part.size, file_offset(part.address)});
+        }
     }
+    UniqueMap image = TRY(write_parts(file_.get(), fd, in_file));
+    if (image) images_.push_back(std::move(image));
     return {};
 }
 
-SysResult<void> Memory::load(int fd, uint64_t offset, uint64_t size, uint64_t address) {
-    if (size == 0) return {};
-    auto file_end = checked_add(offset, size);
-    char* to = at(address, size);
-    if (!file_end || to == nullptr) return Errno(EFAULT);
-    struct stat st;
-    if (::fstat(fd, &st) < 0) return last_errno();
-    if (static_cast<uint64_t>(st.st_size) < *file_end) return Errno(ENODATA);
-    uint64_t first = page_up(address);
-    uint64_t end = page_down(address + size);
-    if (!may_map_ || offset % kPageSize != address % kPageSize || end <= first) return copy(fd, offset, size, address);
-    TRY(copy(fd, offset, first - address, address));
-    // SAFETY: [first, end) is whole pages inside one of our own mappings, which nobody has pointers into yet.
-    if (::mmap(to + (first - address), end - first, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
-               static_cast<off_t>(offset + (first - address))) == MAP_FAILED)
-        return last_errno();
-    (void)::madvise(to + (first - address), end - first, MADV_DONTDUMP);
-    mapped_.push_back({first, end - first});
-    return copy(fd, offset + (end - address), address + size - end, end);
+uint64_t Memory::file_offset(uint64_t address) const {
+    for (const MemoryRegion& region : regions_)
+        if (address >= region.guest_address && address - region.guest_address < region.size)
+            return region.file_offset + (address - region.guest_address);
+    return 0;
 }
 
 }  // namespace casemate::vmm

@@ -13,6 +13,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "base/unique_map.h"
+#include "vmm/image_copy.h"
 
 namespace casemate::vmm {
 
@@ -61,9 +62,12 @@ class Memory {
         return write(address, std::string_view(reinterpret_cast<const char*>(&object), sizeof object));
     }
 
-    // `size` bytes of `fd` from `offset` on come to `address`: whole pages are mapped where both sit alike in their
-    // pages, the rest is copied. EFAULT outside of the memory, ENODATA if the file ends before.
-    SysResult<void> load(int fd, uint64_t offset, uint64_t size, uint64_t address);
+    // Parts of `fd` come to their addresses, which are in order, none over another; into memory that nothing was written
+    // to yet: what lies between two parts in a huge page is zeroed. With map_images whole pages are mapped where both
+    // sit alike in their pages. EFAULT outside of the memory, ENODATA if the file ends before.
+    SysResult<void> load(int fd, std::span<const FilePart> parts);
+    // What load() left for later: to be called once the guest runs.
+    void finish_load() { images_.clear(); }
     // What load() mapped: these pages are not in file().
     struct Mapped {
         uint64_t guest_address = 0;
@@ -72,13 +76,17 @@ class Memory {
     std::span<const Mapped> mapped() const { return mapped_; }
 
   private:
-    SysResult<void> copy(int fd, uint64_t offset, uint64_t size, uint64_t address);
+    SysResult<void> copy(int fd, const FilePart& part);
+    SysResult<void> map(int fd, const FilePart& part);
+    uint64_t file_offset(uint64_t address) const;  // of an address that at() knows
 
     UniqueFd file_;
     uint64_t size_ = 0;
     bool may_map_ = true;
+    bool may_write_ = true;  // to file_, and it is seen here
     bool private_ = false;
     std::vector<UniqueMap> maps_;
+    std::vector<UniqueMap> images_;
     std::vector<MemoryRegion> regions_;
     std::vector<Mapped> mapped_;
 };
