@@ -93,8 +93,9 @@ SysResult<void> set_boot_msrs(KvmVcpu& vcpu) {
     std::array<kvm_msr_entry, 2> msrs = {};
     msrs[0] = {.index = kMsrMtrrDefaultType, .data = 1 << 11 | 6};
     msrs[1] = {.index = kMsrMiscEnable, .data = 1};  // fast strings
-    TRY(vcpu.set_msrs(std::span(msrs).first(1)));
-    (void)vcpu.set_msrs(std::span(msrs).last(1));  // an Intel register: the emulation of other processors may lack it
+    uint32_t refused = 0;
+    auto set = vcpu.set_msrs(msrs, &refused);
+    if (!set.ok() && refused != kMsrMiscEnable) return set;  // an Intel register: other processors may lack it
     return {};
 }
 

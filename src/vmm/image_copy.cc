@@ -15,7 +15,7 @@ namespace {
 
 constexpr uint64_t kHugePage = 2 * kMiB;
 // To look for a hole costs two system calls, to copy its zeros a few microseconds.
-constexpr uint64_t kSmallHole = 32 << 10;
+constexpr uint64_t kSmallHole = 256 << 10;
 
 char zeros[64 << 10];  // never written: no memory behind it
 

@@ -27,7 +27,8 @@ struct FilePart {
 
 // Calls `found` for the pieces of the part that have data, in order. What lies between is zero: a third of a Linux
 // kernel, if its file is sparse. Small holes are taken for data.
-SysResult<void> for_each_data(int fd, const FilePart& part, const std::function<SysResult<void>(const FilePart&)>& found);
+SysResult<void> for_each_data(int fd, const FilePart& part,
+                              const std::function<SysResult<void>(const FilePart&)>& found);
 
 // Gathers what is to be written into one huge page of a file and writes it at once.
 class HugePageWriter {

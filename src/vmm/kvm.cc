@@ -6,6 +6,8 @@
 #include <cstring>
 #include <string>
 
+#include "base/checked.h"
+
 namespace casemate::vmm {
 
 namespace {
@@ -22,6 +24,12 @@ SysResult<void> KvmVcpu::call(unsigned long request, void* argument) {
 }
 
 SysResult<void> KvmVcpu::run() { return checked(::ioctl(fd_.get(), KVM_RUN, 0)); }
+
+DelayedWrites* KvmVcpu::delayed_writes() const {
+    constexpr size_t kRingPage = 2;  // what KVM_CHECK_EXTENSION of KVM_CAP_COALESCED_MMIO answers on x86, since ever
+    if (run_.size() < (kRingPage + 1) * kPageSize) return nullptr;
+    return run_.as<DelayedWrites>(kRingPage * kPageSize);
+}
 
 SysResult<void> KvmVcpu::set_cpuid(std::span<const kvm_cpuid_entry2> entries) {
     KvmArray<KvmCount, kvm_cpuid_entry2> array(entries.size());
@@ -115,6 +123,14 @@ SysResult<void> KvmVm::add_ioeventfd(int eventfd, uint64_t address, uint32_t val
     event.fd = eventfd;
     event.flags = KVM_IOEVENTFD_FLAG_DATAMATCH;
     return call(KVM_IOEVENTFD, &event);
+}
+
+SysResult<void> KvmVm::delay_port_writes(uint16_t first, uint32_t count) {
+    kvm_coalesced_mmio_zone zone = {};
+    zone.addr = first;
+    zone.size = count;
+    zone.pio = 1;
+    return call(KVM_REGISTER_COALESCED_MMIO, &zone);
 }
 
 Result<UniqueFd> Kvm::open_device() {

@@ -51,6 +51,15 @@ class KvmArray {
     std::vector<uint64_t> words_;
 };
 
+// KVM's kvm_coalesced_mmio_ring, whose header has another layout in C++.
+struct DelayedWrites {
+    static constexpr uint32_t kCapacity = (4096 - 8) / sizeof(kvm_coalesced_mmio);
+
+    uint32_t first, last;  // ours, KVM's
+    kvm_coalesced_mmio writes[kCapacity];
+};
+static_assert(offsetof(DelayedWrites, writes) == 8 && sizeof(DelayedWrites) <= 4096);
+
 // The vCPU's side of KVM.
 class KvmVcpu {
   public:
@@ -60,6 +69,10 @@ class KvmVcpu {
     int fd() const { return fd_.get(); }
     // Shared with KVM; what the guest did is in here.
     kvm_run* state() const { return run_.as<kvm_run>(); }
+
+    // Where KVM keeps the writes of KvmVm::delay_port_writes(), of all vCPUs alike; nullptr if this KVM has no such
+    // place.
+    DelayedWrites* delayed_writes() const;
 
     // EINTR and EAGAIN are ordinary: a signal, or immediate_exit.
     SysResult<void> run();
@@ -104,6 +117,9 @@ class KvmVm {
     SysResult<void> add_irqfd(int eventfd, uint32_t gsi);
     // A write of `value` (32 bits) at the guest's `address` signals `eventfd` and does not come to us.
     SysResult<void> add_ioeventfd(int eventfd, uint64_t address, uint32_t value);
+    // Writes to these ports are kept by KVM until the next exit: for registers whose effect shows at the next access
+    // only.
+    SysResult<void> delay_port_writes(uint16_t first, uint32_t count);
     SysResult<void> call(unsigned long request, void* argument);
     SysResult<void> call(unsigned long request, unsigned long argument = 0);
 

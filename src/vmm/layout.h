@@ -44,6 +44,7 @@ constexpr uint32_t kLastIrq = 23;  // of the I/O APIC
 constexpr uint32_t kMaxVirtioDevices = kLastIrq - kFirstVirtioIrq + 1;
 
 constexpr uint16_t kSerialPort = 0x3f8;
+constexpr uint16_t kPciAddressPort = 0xcf8;  // nothing answers
 constexpr uint16_t kKeyboardPort = 0x64;  // only its reset line
 constexpr uint16_t kPanicPort = 0x505;    // pvpanic
 constexpr uint16_t kSleepControlPort = 0x600;

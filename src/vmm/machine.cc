@@ -105,6 +105,12 @@ Result<void> Machine::create_interrupt_controllers() {
     for (auto [fd, irq] :
          {std::pair{serial_interrupt_.get(), kSerialIrq}, {generation_interrupt_.get(), kGenerationIrq}})
         if (auto added = vm_.add_irqfd(fd, irq); !added.ok()) return sys_error("KVM_IRQFD", added.error().value);
+    // What these registers of the serial port are set to, and the address register of the PCI bus that is not there,
+    // shows at the next access. (Not data and interrupt enable: they work at once.) A KVM without it exits for each.
+    if (kvm_.check_extension(KVM_CAP_COALESCED_PIO) > 0) {
+        (void)vm_.delay_port_writes(kSerialPort + Serial::kFirstSettings, Serial::kSettings);
+        (void)vm_.delay_port_writes(kPciAddressPort, 4);
+    }
     Serial::Wires wires;
     wires.interrupt = [fd = serial_interrupt_.get()] { linux::signal_eventfd(fd); };
     wires.output_ready = [this] {
@@ -285,6 +291,21 @@ void Machine::port_read(uint16_t port, std::span<uint8_t> data) {
 void Machine::port_write(uint16_t port, std::span<const uint8_t> data) {
     exits_.fetch_add(1, std::memory_order_relaxed);
     for (size_t i = 0; i < data.size(); ++i) write_port(static_cast<uint16_t>(port + i), data[i]);
+}
+
+void Machine::delayed_writes(KvmVcpu& vcpu) {
+    DelayedWrites* ring = vcpu.delayed_writes();
+    if (ring == nullptr ||
+        __atomic_load_n(&ring->last, __ATOMIC_ACQUIRE) == __atomic_load_n(&ring->first, __ATOMIC_ACQUIRE))
+        return;
+    std::lock_guard guard(delayed_lock_);
+    for (uint32_t at = ring->first; at != __atomic_load_n(&ring->last, __ATOMIC_ACQUIRE);) {
+        const kvm_coalesced_mmio& write = ring->writes[at];
+        for (size_t i = 0; i < std::min<size_t>(write.len, sizeof write.data); ++i)
+            write_port(static_cast<uint16_t>(write.phys_addr + i), write.data[i]);
+        at = (at + 1) % DelayedWrites::kCapacity;
+        __atomic_store_n(&ring->first, at, __ATOMIC_RELEASE);
+    }
 }
 
 void Machine::register_read(uint64_t address, std::span<uint8_t> data) {

@@ -111,6 +111,7 @@ class Machine final : private ExitHandler {
     void port_write(uint16_t port, std::span<const uint8_t> data) override;
     void register_read(uint64_t address, std::span<uint8_t> data) override;
     void register_write(uint64_t address, std::span<const uint8_t> data) override;
+    void delayed_writes(KvmVcpu& vcpu) override;
     void ended(GuestEnd end, std::string why) override;
     uint8_t read_port(uint16_t port);
     void write_port(uint16_t port, uint8_t value);
@@ -131,6 +132,7 @@ class Machine final : private ExitHandler {
     bool started_ = false;
     bool paused_ = false;
     std::atomic<uint64_t> exits_{0};
+    std::mutex delayed_lock_;  // around KVM's ring of delayed writes
 
     std::unique_ptr<Serial> serial_;
     UniqueFd serial_interrupt_, serial_output_ready_, serial_input_wanted_;

@@ -83,6 +83,23 @@ TEST_F(MachineTest, PrintsAndPowersOff) {
     EXPECT_EQ(printed(), "hello\n");
 }
 
+TEST_F(MachineTest, SettingsOfTheSerialPortTakeEffectInOrderAndWithoutExits) {
+    // To the divisor and back, between two letters: what is written in between is no output.
+    TinyCode code;
+    code.print("a").out(kSerialPort + 3, 0x83).out(kSerialPort + 4, 1).out(kSerialPort, 'x').out(kSerialPort + 3, 3);
+    for (int i = 0; i < 400; ++i) code.out(kSerialPort + 2, 7);  // more than KVM keeps
+    start(code.print("b").out(kSleepControlPort, 5 << 2 | 1 << 5).spin());
+    EXPECT_EQ(run_to_end(), GuestEnd::kPowerOff);
+    EXPECT_EQ(printed(), "ab");
+    EXPECT_EQ(machine_->serial().state().line_control, 3);
+    EXPECT_EQ(machine_->serial().state().modem_control, 1);
+    EXPECT_EQ(machine_->serial().state().divisor_low, 'x');
+    EXPECT_EQ(machine_->serial().state().fifo_control, 7);
+    if (MUST(Kvm::create(MUST(Kvm::open_device()))).check_extension(KVM_CAP_COALESCED_PIO) > 0) {
+        EXPECT_LT(machine_->exit_count(), 20u);
+    }
+}
+
 TEST_F(MachineTest, TellsEndsApart) {
     struct {
         TinyCode code;

@@ -142,6 +142,9 @@ SysResult<void> Memory::load(int fd, std::span<const FilePart> parts) {
     struct stat st;
     if (::fstat(fd, &st) < 0) return last_errno();
     std::vector<FilePart> in_file;
+    uint64_t whole = 0;
+    for (const FilePart& part : parts) whole += part.size;
+    bool write = may_write_ && whole >= kHugePage / 2;  // for less it is not worth the calls
     for (const FilePart& part : parts) {
         auto file_end = checked_add(part.offset, part.size);
         if (!file_end || at(part.address, part.size) == nullptr) return Errno(EFAULT);
@@ -149,7 +152,7 @@ SysResult<void> Memory::load(int fd, std::span<const FilePart> parts) {
         if (part.size == 0) continue;
         if (may_map_) {
             TRY(map(fd, part));
-        } else if (!may_write_) {
+        } else if (!write) {
             TRY(copy(fd, part));
         } else {
             in_file.push_back({part.offset, part.size, file_offset(part.address)});

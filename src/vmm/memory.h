@@ -62,9 +62,9 @@ class Memory {
         return write(address, std::string_view(reinterpret_cast<const char*>(&object), sizeof object));
     }
 
-    // Parts of `fd` come to their addresses, which are in order, none over another; into memory that nothing was written
-    // to yet: what lies between two parts in a huge page is zeroed. With map_images whole pages are mapped where both
-    // sit alike in their pages. EFAULT outside of the memory, ENODATA if the file ends before.
+    // Parts of `fd` come to their addresses, which are in order, none over another; into memory that nothing was
+    // written to yet: what lies between two parts in a huge page is zeroed. With map_images whole pages are mapped
+    // where both sit alike in their pages. EFAULT outside of the memory, ENODATA if the file ends before.
     SysResult<void> load(int fd, std::span<const FilePart> parts);
     // What load() left for later: to be called once the guest runs.
     void finish_load() { images_.clear(); }

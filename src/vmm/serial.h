@@ -18,6 +18,8 @@ class Serial {
   public:
     static constexpr size_t kOutputLimit = 64 << 10;
     static constexpr size_t kInputLimit = 64;
+    // FIFO, line and modem control: writing them has no effect but on later accesses.
+    static constexpr unsigned kFirstSettings = 2, kSettings = 3;
 
     // Called with the lock held, from any thread; they must not call back.
     struct Wires {

@@ -119,6 +119,7 @@ void Vcpu::run_guest() {
         __atomic_store_n(&kvm_.state()->immediate_exit, uint8_t{0}, __ATOMIC_SEQ_CST);
         if (!gate_.open()) continue;
         auto ran = kvm_.run();
+        handler_.delayed_writes(kvm_);
         if (ran.ok()) {
             if (!handle_exit()) return;
             continue;

@@ -37,6 +37,8 @@ class ExitHandler {
     virtual void port_write(uint16_t port, std::span<const uint8_t> data) = 0;
     virtual void register_read(uint64_t address, std::span<uint8_t> data) = 0;
     virtual void register_write(uint64_t address, std::span<const uint8_t> data) = 0;
+    // Before anything else that an exit brings: writes to ports that KVM kept until now, in their order.
+    virtual void delayed_writes(KvmVcpu& vcpu) = 0;
     // The machine stops. `why` is for kFailed.
     virtual void ended(GuestEnd end, std::string why) = 0;
 };
