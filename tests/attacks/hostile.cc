@@ -311,7 +311,15 @@ static void* forge(void*) {
     for (unsigned i = 0;; ++i) {
         if (slot == nullptr) continue;
         uint64_t number = noise() % 8 == 0 ? noise() : (uint64_t)SYS_getpid;
-        switch (noise() % 4) {
+        switch (noise() % 6) {
+            case 5:
+                // What the caller is told without asking; it needs no more than to be readable.
+                slot[-2] = noise() % 2 ? 0 : (uint64_t)(uintptr_t)memory;
+                break;
+            case 4:
+                // Whether and how often the caller gives its CPU away.
+                ((volatile uint32_t*)slot)[-11 + (int)(noise() % 2)] = noise() % 2 ? (uint32_t)noise() : noise() % 4;
+                break;
             case 0:
                 *(volatile uint32_t*)slot = (uint32_t)noise() & 0x3f;
                 break;

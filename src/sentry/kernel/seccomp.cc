@@ -63,6 +63,7 @@ void set_locked(Task& task, Ref<SyscallFilter> filter) {
     Task::Parts& parts = task.parts();
     parts.filter.store(filter.get(), std::memory_order_release);
     parts.filter_owner = std::move(filter);
+    TaskRunner::tell_facts(task);
 }
 
 }  // namespace

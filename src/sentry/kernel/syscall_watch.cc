@@ -13,6 +13,7 @@
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/process.h"
 #include "sentry/kernel/task.h"
+#include "sentry/kernel/task_run.h"
 
 namespace casemate::sentry {
 namespace {
@@ -119,27 +120,37 @@ SyscallWatch::~SyscallWatch() = default;
 void SyscallWatch::update_watched_locked() { kernel_.set_watched(record_ || profiling_.load()); }
 
 void SyscallWatch::start_record(Ref<Record> record) {
-    std::lock_guard lock(mutex_);
-    std::swap(record_, record);
-    update_watched_locked();
+    {
+        std::lock_guard lock(mutex_);
+        std::swap(record_, record);
+        update_watched_locked();
+    }
+    TaskRunner::tell_all_facts(kernel_);
 }
 
 void SyscallWatch::stop_record() {
     Ref<Record> dropped;
-    std::lock_guard lock(mutex_);
-    std::swap(record_, dropped);
-    update_watched_locked();
+    {
+        std::lock_guard lock(mutex_);
+        std::swap(record_, dropped);
+        update_watched_locked();
+    }
+    TaskRunner::tell_all_facts(kernel_);
 }
 
 void SyscallWatch::set_profiling(bool on) {
-    std::lock_guard lock(mutex_);
-    if (on) {
-        for (Counter& one : counters_)
-            for (std::atomic<uint64_t>* value : {&one.calls, &one.errors, &one.wall_ns, &one.cpu_ns}) value->store(0);
-        profiled_since_ = monotonic_now();
+    {
+        std::lock_guard lock(mutex_);
+        if (on) {
+            for (Counter& one : counters_)
+                for (std::atomic<uint64_t>* value : {&one.calls, &one.errors, &one.wall_ns, &one.cpu_ns})
+                    value->store(0);
+            profiled_since_ = monotonic_now();
+        }
+        profiling_.store(on);
+        update_watched_locked();
     }
-    profiling_.store(on);
-    update_watched_locked();
+    TaskRunner::tell_all_facts(kernel_);
 }
 
 std::string SyscallWatch::profile_text() {

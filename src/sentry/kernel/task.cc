@@ -1,3 +1,4 @@
+#include "sentry/kernel/task_run.h"
 #include "sentry/kernel/task.h"
 
 #include <limits.h>
@@ -92,6 +93,7 @@ void Task::interrupt() {
 void Task::set_credentials(Ref<Credentials> credentials) {
     std::lock_guard lock(mutex_);
     std::swap(credentials_, credentials);
+    TaskRunner::tell_facts_locked(*this);
 }
 void Task::set_namespaces(Ref<Namespaces> namespaces) {
     std::lock_guard lock(mutex_);

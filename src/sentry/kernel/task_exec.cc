@@ -75,6 +75,7 @@ SysResult<void> TaskRunner::take_program(Task& task, LoadedProgram program) {
         std::swap(task.memory_, old_memory);
         std::swap(task.credentials_, credentials);
         task.name_ = program.name.substr(0, 15);
+        tell_facts_locked(task);
     }
     account_address_space_joined(task);
     old_app.reset();  // before the address space it belongs to

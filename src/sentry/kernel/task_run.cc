@@ -57,6 +57,7 @@ void TaskRunner::run(Task& task) {
     stop.has_registers = true;
     parts.has_registers = true;
     parts.parked_call.stop = &stop;
+    tell_facts(task);
     while (true) {
         // Pairs with Task::interrupt(): either it sees the application running, or this sees its attention.
         task.in_application_.store(true, std::memory_order_seq_cst);

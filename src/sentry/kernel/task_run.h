@@ -35,6 +35,15 @@ class TaskRunner {
     // it outside of the kernel; nothing, and nothing done, if it cannot (quick_calls.cc).
     static std::optional<QuickAnswer> answer_now(Task& task, const SyscallStop& call);
 
+    // Tells the platform what it may answer by itself about `task`, which is nothing while somebody wants to see its calls
+    // (task_facts.cc). Own thread, or with the signal_mutex of its process, which guards its filter; whenever something of
+    // it changed.
+    static void tell_facts(Task& task);
+    // The same with Task::mutex_.
+    static void tell_facts_locked(Task& task);
+    // For all tasks of the pod.
+    static void tell_all_facts(Kernel& kernel);
+
     // exit(2) and exit_group(2): takes effect when the syscall returns to the loop.
     static void request_exit(Task& task, int wait_status);
     // Takes the application out of its code once, unnoticed: blocking calls go on. From any thread.

@@ -41,6 +41,7 @@ void attach_tracer_locked(Task& tracer, Task& tracee, bool seized, uint64_t opti
     tracing.mode = Tracing::Mode::kContinue;
     tracing.tracer.store(&tracer, std::memory_order_release);
     tracer.process().tracees.push_back(&tracee);
+    TaskRunner::tell_facts(tracee);
     // One that is stopped already stops for its tracer instead.
     tracee.process().stop_changed.notify_all();
 }
@@ -57,6 +58,7 @@ void detach_tracer_locked(Task& tracee, int signo) {
     tracing.stopped = tracing.unwaited = tracing.listening = tracing.trap_wanted = tracing.group_stop_over = false;
     tracing.mode = Tracing::Mode::kContinue;
     tracee.process().stop_changed.notify_all();
+    TaskRunner::tell_facts(tracee);
     tracee.interrupt();
 }
 

@@ -74,6 +74,12 @@ class QuickCalls {
     ~QuickCalls() = default;
 };
 
+// The result of a call without arguments, as long as nothing changes it.
+struct CallFact {
+    uint32_t nr = 0;
+    uint32_t result = 0;
+};
+
 // Where an application thread that is answered goes on.
 enum class WakeOn {
     kThisCpu,  // the caller is about to wait
@@ -113,6 +119,10 @@ class AppThread {
     // Makes the present run, or the next one, end soon with kInterrupted. Spurious interrupts are allowed.
     virtual void interrupt() = 0;
 
+    // From here on the application may be told so without a stop, and without anybody hearing of it: a call with one of
+    // these numbers, made in the usual way from a place that calls often, has this result. From any thread; the platform
+    // may take as few of them as it likes. Replaces what was said before.
+    virtual void set_facts(std::span<const CallFact> facts) { (void)facts; }
     // From here on it is asked, where the platform can; null: nobody is. While the application is stopped.
     virtual void set_quick_calls(QuickCalls* calls) { (void)calls; }
 

@@ -120,12 +120,17 @@ SysResult<Ref<File>> open_fifo(Task& task, const Path& path, int flags) {
     }
     int mode = flags & O_ACCMODE;
     if (mode == O_WRONLY && (flags & O_NONBLOCK) && pipe->readers() == 0) return Errno(ENXIO);
-    uint64_t seen = mode == O_RDONLY ? pipe->writer_generation() : pipe->reader_generation();
-    Ref<File> file = make_ref<PipeFile>(path, flags, pipe);
     // A pipe opened again through /proc/self/fd has had both ends: nobody waits.
     bool named = path.mount && path.inode().type() == S_IFIFO &&
                  std::string_view(path.inode().file_system().type()) != "anon_inodefs";
-    if (mode == O_RDWR || (flags & O_NONBLOCK) || !named) return file;
+    uint64_t seen = mode == O_RDONLY ? pipe->writer_generation() : pipe->reader_generation();
+    // Asked first: who waits at the other end may be gone as soon as it sees this one.
+    bool alone = mode == O_RDONLY ? pipe->writers() == 0 : pipe->readers() == 0;
+    bool waits = mode != O_RDWR && (flags & O_NONBLOCK) == 0 && named && alone;
+    // Who cannot wait may not be seen at its end for a moment either: the other would go on.
+    if (waits && task.borrowed()) return Errno(kRestartSys);
+    Ref<File> file = make_ref<PipeFile>(path, flags, pipe);
+    if (!waits) return file;
     TRY(task.wait_on(pipe->waiters, ~0u, std::nullopt, [&]() -> std::optional<SysResult<void>> {
         bool met = mode == O_RDONLY ? pipe->writers() > 0 || pipe->writer_generation() != seen
                                     : pipe->readers() > 0 || pipe->reader_generation() != seen;

@@ -14,6 +14,14 @@ namespace {
 
 // Of an application thread in one step of a trial: fewer, and it does something else.
 constexpr uint32_t kCallsOfACaller = 4;
+constexpr int64_t kRecount = 100'000'000;  // between two looks at how many CPUs there are
+
+// The CPUs that the calling thread may use.
+cpu_set_t allowed_cpus() {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof(set), &set) != 0) CPU_ZERO(&set);
+    return set;
+}
 
 }  // namespace
 
@@ -30,62 +38,80 @@ CallPoller::~CallPoller() {
     pthread_join(thread_, nullptr);
 }
 
-bool CallPoller::may_wake_locked(int64_t now) {
+// How it could help now, or helps already; nothing: not at all.
+std::optional<CallPoller::Mode> CallPoller::mode_for_locked(int64_t now, int64_t steady) {
     const bool polls = awake_.load() != 0;
-    if (polls && shares()) return true;
-    const int running = running_.load(std::memory_order_relaxed);
-    int cpus = cpus_.load(std::memory_order_relaxed);
-    const bool idle = budget_.may_wake(now, running, INT32_MAX);
-    const bool busy = !polls && trial_.may_start(now, calls());
-    if (!idle && !busy) return false;
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof(set), &set) != 0) return false;
-    const int allowed = CPU_COUNT(&set);
-    if (cpus == 0 || allowed < cpus) cpus = allowed;
-    usable_cpus_.store(cpus, std::memory_order_relaxed);
-    if (idle && budget_.may_wake(now, running, cpus)) return true;
-    if (!busy || cpus < 2) return false;
-    // Any CPU but this one, where the thread that called goes on.
-    const int here = sched_getcpu();
-    int cpu = here;
-    do cpu = (cpu + 1) % CPU_SETSIZE;
-    while (cpu != here && !CPU_ISSET(static_cast<size_t>(cpu), &set));
-    if (cpu == here) return false;
-    shared_cpu_.store(cpu, std::memory_order_relaxed);
-    return true;
+    if (polls && mode_ != Mode::kAlone) return mode_;
+    if (cpus_counted_at_ == 0 || now - cpus_counted_at_ > kRecount) {
+        const cpu_set_t set = allowed_cpus();
+        const int quota = cpus_.load(std::memory_order_relaxed);
+        const int allowed = std::max(CPU_COUNT(&set), 1);
+        usable_cpus_.store(quota != 0 ? std::min(quota, allowed) : allowed, std::memory_order_relaxed);
+        cpus_counted_at_ = now;
+    }
+    const int running = running_.load(std::memory_order_relaxed), cpus = usable_cpus_.load(std::memory_order_relaxed);
+    if (budget_.may_wake(now, running, cpus)) return Mode::kAlone;
+    if (polls) return std::nullopt;
+    if (cpus >= 2 && trial_.may_start(now, calls())) {
+        // Any CPU but this one, where the thread that called goes on.
+        const cpu_set_t set = allowed_cpus();
+        const int here = sched_getcpu();
+        int cpu = here;
+        do cpu = (cpu + 1) % CPU_SETSIZE;
+        while (cpu != here && !CPU_ISSET(static_cast<size_t>(cpu), &set));
+        if (cpu != here) {
+            shared_cpu_.store(cpu, std::memory_order_relaxed);
+            return Mode::kShared;
+        }
+    }
+    // While a CPU is idle that is tried again soon, even if others wanted it a moment ago.
+    if (running + 2 > cpus && yield_budget_.may_begin(now, steady)) return Mode::kYielding;
+    return std::nullopt;
 }
 
-void CallPoller::watch(HostThread& thread, int64_t now) {
+bool CallPoller::start_thread() {
+    if (started_) return true;
+    // All signals are for other threads.
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    auto body = [](void* self) -> void* {
+        static_cast<CallPoller*>(self)->run();
+        return nullptr;
+    };
+    started_ = pthread_create(&thread_, nullptr, body, this) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return started_;
+}
+
+void CallPoller::watch(HostThread& thread, int64_t now, int64_t steady) {
     std::lock_guard lock(mutex_);
-    if (cpus_.load(std::memory_order_relaxed) == 1) return;
     Entry* free = nullptr;
     for (Entry& entry : entries_) {
         if (entry.thread == &thread) return;
         if (entry.thread == nullptr && free == nullptr) free = &entry;
     }
-    if (free == nullptr || !may_wake_locked(now)) return;
-    if (!started_) {
-        // All signals are for other threads.
-        sigset_t all, before;
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-        auto body = [](void* self) -> void* {
-            static_cast<CallPoller*>(self)->run();
-            return nullptr;
-        };
-        started_ = pthread_create(&thread_, nullptr, body, this) == 0;
-        pthread_sigmask(SIG_SETMASK, &before, nullptr);
-        if (!started_) {
+    if (free == nullptr) return;
+    const auto mode = mode_for_locked(now, steady);
+    if (!mode) return;
+    const int cpu = sched_getcpu();
+    const bool asleep = awake_.load() == 0;
+    if (asleep) {
+        if (!start_thread()) {
             shared_cpu_.store(-1, std::memory_order_relaxed);
             return budget_.ended(now, 0, true);
         }
+        mode_ = *mode;
+        waker_cpu_.store(cpu, std::memory_order_relaxed);
+        woken_at_.store(now, std::memory_order_relaxed);
+    } else if (mode_ == Mode::kYielding && cpu != waker_cpu_.load(std::memory_order_relaxed)) {
+        return;
     }
+    thread.set_yield_cpu(mode_ == Mode::kYielding ? cpu : -1);
     free->thread = &thread;
     if (shares()) thread.keep_off(shared_cpu_.load(std::memory_order_relaxed));
     free->word.store(&thread.slot_word(), std::memory_order_release);
-    if (awake_.load() == 0) {
-        waker_cpu_.store(sched_getcpu(), std::memory_order_relaxed);
-        woken_at_.store(now, std::memory_order_relaxed);
+    if (asleep) {
         awake_.store(1);
         awake_.notify_one();
     }
@@ -144,15 +170,20 @@ bool CallPoller::leave_cpu(int cpu) {
     CPU_CLR(static_cast<size_t>(cpu), &rest);
     if (sched_setaffinity(0, sizeof(rest), &rest) != 0) return false;
     left_cpu_ = cpu;
+    taken_cpu_ = -1;
     return true;
 }
 
 bool CallPoller::take_cpu(int cpu) {
-    left_cpu_ = -1;
+    if (cpu < 0 || cpu >= CPU_SETSIZE) return false;
+    if (cpu == taken_cpu_) return true;
     cpu_set_t mine;
     CPU_ZERO(&mine);
     CPU_SET(static_cast<size_t>(cpu), &mine);
-    return sched_setaffinity(0, sizeof(mine), &mine) == 0;
+    if (sched_setaffinity(0, sizeof(mine), &mine) != 0) return false;
+    taken_cpu_ = cpu;
+    left_cpu_ = -1;
+    return true;
 }
 
 bool CallPoller::shares_well(int64_t now) {
@@ -200,13 +231,16 @@ void CallPoller::poll() {
         last_look = now;
     }
     std::lock_guard lock(mutex_);
-    const int64_t now = monotonic_time();
     if (sharing) {
-        trial_.ended(now, contended);
+        trial_.ended(monotonic_time(), contended);
         shared_cpu_.store(-1, std::memory_order_relaxed);
     } else {
-        budget_.ended(now, answered_.load(std::memory_order_relaxed) - before, contended);
+        budget_.ended(monotonic_time(), answered_.load(std::memory_order_relaxed) - before, contended);
     }
+    end_session_locked();
+}
+
+void CallPoller::end_session_locked() {
     for (Entry& entry : entries_) {
         if (entry.thread != nullptr) drop_locked(entry);
         entry.calls = 0;
@@ -221,7 +255,10 @@ void CallPoller::run() {
     while (true) {
         awake_.wait(0);
         if (awake_.load() == 2) return;
-        poll();
+        if (mode_ == Mode::kYielding)
+            poll_yielding();
+        else
+            poll();
     }
 }
 

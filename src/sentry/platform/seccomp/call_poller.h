@@ -4,8 +4,8 @@
 //
 // It is asleep unless an application thread makes fast calls, and a CPU is idle or all running application threads do
 // little but call (poll_policy.h). Then it takes one CPU for itself, and they share the others: those that it looks at
-// are kept off its CPU meanwhile. Everything works without it: an application whose slot is not watched, or not looked
-// at for some microseconds, makes the real call.
+// are kept off its CPU meanwhile. Or it takes turns with the applications on one (yield_policy.h). Everything works
+// without it: an application whose slot is not watched, or not looked at for some microseconds, makes the real call.
 //
 // What a slot says was written by the application, which may write all slots of its address space at any moment: a call
 // is copied once, and made only for a thread that the sentry has nothing in hand of (HostThread::claim).
@@ -22,6 +22,7 @@
 
 #include "sentry/platform/seccomp/poll_policy.h"
 #include "sentry/platform/seccomp/stub_abi.h"
+#include "sentry/platform/seccomp/yield_policy.h"
 
 namespace casemate::sentry::seccomp {
 
@@ -37,8 +38,9 @@ class CallPoller {
 
     // A call came the slow way that could have come in shared memory.
     void slow_call() { slow_calls_.fetch_add(1, std::memory_order_relaxed); }
-    // Looks at the slot of `thread`, whose application waits in a call, from now on for a while, if it pays.
-    void watch(HostThread& thread, int64_t now);
+    // Looks at the slot of `thread`, whose application waits in a call, from now on for a while, if it pays. Its calls
+    // have been fast for `steady`.
+    void watch(HostThread& thread, int64_t now, int64_t steady);
     // It has taken a CPU from running applications: whoever calls at all should be watched.
     bool shares() const { return shared_cpu_.load(std::memory_order_relaxed) >= 0; }
     // Stops that; afterwards the poller has nothing of the thread in hand.
@@ -47,6 +49,12 @@ class CallPoller {
     // Application threads that run, as far as their drivers know.
     void application_goes() { running_.fetch_add(1, std::memory_order_relaxed); }
     void application_stopped() { running_.fetch_sub(1, std::memory_order_relaxed); }
+
+    // Application threads for each CPU, the caller's included.
+    int crowd() const {
+        const int cpus = usable_cpus_.load(std::memory_order_relaxed);
+        return (running_.load(std::memory_order_relaxed) + cpus) / cpus;
+    }
 
     bool polling() const { return awake_.load() == 1; }
     uint64_t answered() const { return answered_.load(std::memory_order_relaxed); }
@@ -60,11 +68,19 @@ class CallPoller {
         uint32_t calls = 0;            // in this step of a trial; the poller's own
     };
 
+    // How the poller looks: from an idle CPU, from one that it took from the applications, or from one that it gives to
+    // them and they to it.
+    enum class Mode { kAlone, kShared, kYielding };
+
+    std::optional<Mode> mode_for_locked(int64_t now, int64_t steady);
+    bool start_thread();
+
     void run();
     void poll();
+    void poll_yielding();
+    // Of the two: all entries are let go, and the poller may sleep.
+    void end_session_locked();
     uint64_t calls() const { return slow_calls_.load(std::memory_order_relaxed) + answered(); }
-    // Whether the poller shall look, or looks already.
-    bool may_wake_locked(int64_t now);
     // Lets the calling thread run anywhere but there.
     bool leave_cpu(int cpu);
     // Takes the CPU that was chosen for it alone.
@@ -79,6 +95,9 @@ class CallPoller {
     std::array<Entry, kSlots> entries_;
     PollBudget budget_;               // guarded by mutex_
     SharedCpuTrial trial_;            // guarded by mutex_
+    YieldBudget yield_budget_;        // guarded by mutex_
+    int64_t cpus_counted_at_ = 0;     // guarded by mutex_
+    Mode mode_ = Mode::kAlone;        // guarded by mutex_; the poller reads it while it is awake
     bool started_ = false;            // guarded by mutex_
     std::atomic<uint32_t> awake_{0};  // 0: the poller sleeps on it, 1: it polls, 2: it shall end
     std::atomic<int> running_{0};
@@ -92,6 +111,7 @@ class CallPoller {
     // The poller's own.
     cpu_set_t home_{};
     int left_cpu_ = -1;
+    int taken_cpu_ = -1;
     pthread_t thread_{};
 };
 

@@ -57,8 +57,8 @@ class CallPollerTest : public SeccompPlatformTest {
 };
 
 TEST_F(CallPollerTest, APatchedSiteWorksWithoutAPoller) {
-    platform_->set_cpus(1);
     start();
+    thread_->set_quick_calls(nullptr);
     for (int i = 0; i < 1000; ++i) {
         stop_ = thread_->complete_syscall(i);
         ASSERT_EQ(stop_.reason, StopReason::kSyscall);
@@ -101,6 +101,47 @@ TEST_F(CallPollerTest, EachCallIsAnsweredOnceByOneOfTheTwo) {
         stop = thread_->resume();
     } while (stop.reason == StopReason::kInterrupted);
     EXPECT_EQ(stop.reason, StopReason::kSyscall);
+}
+
+// On one CPU, which the application, its driver and the poller share.
+TEST_F(CallPollerTest, OnOneCpuTheyTakeTurns) {
+    cpu_set_t before, only;
+    ASSERT_EQ(sched_getaffinity(0, sizeof(before), &before), 0);
+    CPU_ZERO(&only);
+    CPU_SET(static_cast<size_t>(sched_getcpu()), &only);
+    ASSERT_EQ(sched_setaffinity(0, sizeof(only), &only), 0);
+    // What is made from here on inherits it.
+    platform_.reset();
+    auto platform = SeccompPlatform::create(memory_file_.get());
+    ASSERT_TRUE(platform.ok());
+    platform_ = std::move(*platform);
+    start();
+    // On a machine that is busy it may never begin; it may not do harm then.
+    std::atomic<bool> over{false};
+    std::thread interrupter([&] {
+        for (int i = 0; i < 3000 && answers_.count.load() < 2000; ++i)
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        while (!over.load()) {
+            thread_->interrupt();
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+    });
+    int64_t slow = 0;
+    while (stop_.reason == StopReason::kSyscall) {
+        ASSERT_EQ(stop_.syscall.nr, static_cast<uint64_t>(SYS_getpid));
+        ++slow;
+        stop_ = thread_->complete_syscall(0);
+    }
+    over = true;
+    interrupter.join();
+    EXPECT_EQ(stop_.reason, StopReason::kInterrupted);
+    const uint64_t ip = thread_->registers().ip;
+    EXPECT_GE(ip, at(prog_getpid_loop));
+    EXPECT_LE(ip, at(prog_getpid_loop) + 9);
+    EXPECT_GT(slow, 0);
+    EXPECT_LE(answers_.count.load(), static_cast<int64_t>(platform_->calls_polled()));
+    RecordProperty("answered", static_cast<int>(answers_.count.load()));
+    sched_setaffinity(0, sizeof(before), &before);
 }
 
 // However much it was used: without calls it sleeps.

@@ -58,6 +58,7 @@ bool HostThread::renew() {
 
 void HostThread::clear() {
     slot_.state.store(0, std::memory_order_relaxed);
+    set_facts({});
     counts_ = {};
     rhythm_ = {};
     registers_ = Registers{};
@@ -139,6 +140,26 @@ void HostThread::release() {
     if (owner_.exchange(kApplication, std::memory_order_acq_rel) != kApplication) poller_.application_goes();
 }
 
+void HostThread::set_facts(std::span<const CallFact> facts) {
+    const uint64_t index = (STUB_AREAS_TOP - stub_area_) / STUB_AREA_SIZE - 1;
+    if (index >= kThreadsWithFacts) return;
+    const uint64_t address = STUB_FACTS + index * sizeof(ThreadFacts);
+    // SAFETY: our view of a stub's block is in the same arrangement; its order page lies behind its areas.
+    auto& known = *reinterpret_cast<ThreadFacts*>(area_ + (address - stub_area_));
+    std::array<uint64_t, STUB_FACT_MASK + 1> words;
+    for (size_t i = 0; i < words.size(); ++i) words[i] = ThreadFacts::none(i);
+    for (const CallFact& fact : facts) words[fact.nr & STUB_FACT_MASK] = fact.nr | uint64_t{fact.result} << 32;
+    for (size_t i = 0; i < words.size(); ++i)
+        if (known.words[i].load(std::memory_order_relaxed) != words[i])
+            known.words[i].store(words[i], std::memory_order_release);
+    facts_address_.store(address, std::memory_order_relaxed);
+}
+
+void HostThread::set_yield_cpu(int cpu) {
+    auto& header = *reinterpret_cast<AreaHeader*>(area_ + STUB_AREA_HEADER);
+    header.yield_cpu.store(static_cast<uint32_t>(cpu + 1), std::memory_order_relaxed);
+}
+
 bool HostThread::claim_for_poller() {
     uint32_t owner = kApplication;
     return owner_.compare_exchange_strong(owner, kPoller, std::memory_order_acquire);
@@ -186,7 +207,8 @@ void HostThread::count_call(SyscallStop& call) {
     if (quick_calls_ == nullptr || slot_.ip != call.ip) return;
     poller_.slow_call();
     const int64_t now = monotonic_time();
-    if (rhythm_.call_came(now) || (poller_.shares() && rhythm_.may_be_asked(now))) poller_.watch(*this, now);
+    if (rhythm_.call_came(now, poller_.crowd()) || (poller_.shares() && rhythm_.may_be_asked(now)))
+        poller_.watch(*this, now, rhythm_.steady());
 }
 
 void HostThread::keep_off(int cpu) {
@@ -206,11 +228,20 @@ void HostThread::roam() {
 bool HostThread::leave_trampoline(StopReason reason, const FaultStop& fault) {
     const uint64_t ip = registers_.ip, begin = stub_address(casemate_stub_call);
     if (ip >= begin && ip < stub_address(casemate_stub_call_end)) {
-        // Up to the mark the number is in rax and nothing has happened yet; after it, the slot knows.
-        if (ip < stub_address(casemate_stub_call_asked)) {
+        // At first, and at the end of a call that goes the slow way, the number is in rax, and what the slot says may
+        // be of an earlier call. In between the slot knows.
+        const uint64_t saved = stub_address(casemate_stub_call_saved), stored = stub_address(casemate_stub_call_stored),
+                       asked = stub_address(casemate_stub_call_asked), back = stub_address(casemate_stub_call_back);
+        if (ip < saved || ip > back) {
             registers_.ip = registers_.cx - kSyscallSize;
+        } else if (ip < stored) {
+            const bool done =
+                ip >= stub_address(casemate_stub_call_known) && ip < stub_address(casemate_stub_call_known_end);
+            registers_.cx = slot_.ip;
+            registers_.ip = done ? registers_.cx : registers_.cx - kSyscallSize;
         } else {
-            const uint32_t state = slot_.state.fetch_and(STUB_SLOT_WATCHED, std::memory_order_acq_rel);
+            const uint32_t state =
+                ip < asked || ip == back ? 0 : slot_.state.fetch_and(STUB_SLOT_WATCHED, std::memory_order_acq_rel);
             const uint64_t behind = slot_.ip;
             const bool done =
                 (state & (STUB_SLOT_ANSWERED | STUB_SLOT_STOPPING)) != 0 && (state & STUB_SLOT_REFUSED) == 0;
@@ -237,6 +268,7 @@ void HostThread::go_on() {
     // An application that has no use for %gs lends it to the trampoline.
     auto& header = *reinterpret_cast<AreaHeader*>(area_ + STUB_AREA_HEADER);
     header.self = stub_area_ + STUB_AREA_HEADER + STUB_SLOT;
+    header.facts = facts_address_.load(std::memory_order_relaxed);
     if (registers_.gs_base == 0) header.gs_base = header.self;
     if (fp_is_here_) {
         layout_.clean_fp(fp_image());

@@ -63,6 +63,10 @@ class HostThread {
         bool keep = false;  // it is worth looking here again at once
     };
     std::atomic<uint32_t>& slot_word() const { return slot_.state; }
+    // Any thread.
+    void set_facts(std::span<const CallFact> facts);
+    // Whether the application gives its CPU away to who answers, and which one that is; -1: it looks for the answer.
+    void set_yield_cpu(int cpu);
     bool claim_for_poller();
     Served serve_slot();
     void release_from_poller();
@@ -105,6 +109,7 @@ class HostThread {
     CallSlot& slot_;
     CallPoller& poller_;
     CallSites& sites_;
+    std::atomic<uint64_t> facts_address_{0};
     std::atomic<uint32_t> owner_{kDriver};
     // Owner's.
     QuickCalls* quick_calls_ = nullptr;

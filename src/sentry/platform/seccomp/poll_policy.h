@@ -12,14 +12,20 @@ class CallRhythm {
   public:
     static constexpr int64_t kFast = 25'000;
     static constexpr int kEnough = 5;
+    static constexpr int64_t kGap = 500'000;
 
-    // A call came the slow way. True: they come so fast that each should be looked for.
-    bool call_came(int64_t now) {
-        streak_ = now - last_ < kFast ? streak_ + 1 : 0;
+    // A call came the slow way. True: they come so fast that each should be looked for. `crowd`: so many threads share
+    // a CPU.
+    bool call_came(int64_t now, int crowd = 1) {
+        const int64_t pause = now - last_;
+        streak_ = pause < kFast * crowd ? streak_ + 1 : 0;
+        if (pause > kGap) steady_since_ = now;
         last_ = now;
         return streak_ >= kEnough && may_be_asked(now);
     }
     bool may_be_asked(int64_t now) const { return now >= not_before_; }
+    // For how long there was no gap as another thread's slice would make.
+    int64_t steady() const { return last_ - steady_since_; }
     // The poller was asked. True: it could help so seldom that it shall look elsewhere for a while.
     bool was_asked(bool answered, int64_t now) {
         if (answered) {
@@ -37,7 +43,7 @@ class CallRhythm {
 
   private:
     static constexpr int64_t kLeastPenalty = 1'000'000, kMostPenalty = 200'000'000;
-    int64_t last_ = 0, not_before_ = 0, penalty_ = kLeastPenalty;
+    int64_t last_ = 0, steady_since_ = 0, not_before_ = 0, penalty_ = kLeastPenalty;
     int streak_ = 0, refused_ = 0, good_ = 0;
 };
 

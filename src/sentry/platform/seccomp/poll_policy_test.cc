@@ -18,6 +18,25 @@ TEST(CallRhythmTest, FastCallsAreNoticedAndSlowOnesNot) {
     for (int i = 0; i < 100; ++i) EXPECT_FALSE(slow.call_came(now += CallRhythm::kFast));
 }
 
+TEST(CallRhythmTest, ManyThreadsOnACpuHaveMoreTime) {
+    CallRhythm rhythm;
+    int64_t now = 1'000'000'000;
+    for (int i = 0; i < CallRhythm::kEnough; ++i) EXPECT_FALSE(rhythm.call_came(now += CallRhythm::kFast + 1, 1));
+    for (int i = 1; i < CallRhythm::kEnough; ++i) EXPECT_FALSE(rhythm.call_came(now += CallRhythm::kFast + 1, 2));
+    EXPECT_TRUE(rhythm.call_came(now += CallRhythm::kFast + 1, 2));
+}
+
+TEST(CallRhythmTest, OnlyAGapAsOfAnotherThreadsSliceEndsSteadiness) {
+    CallRhythm rhythm;
+    int64_t now = 1'000'000'000;
+    rhythm.call_came(now);
+    EXPECT_EQ(rhythm.steady(), 0);
+    for (int i = 0; i < 100; ++i) rhythm.call_came(now += 100'000);
+    EXPECT_EQ(rhythm.steady(), 10'000'000);
+    rhythm.call_came(now += CallRhythm::kGap + 1);
+    EXPECT_EQ(rhythm.steady(), 0);
+}
+
 TEST(CallRhythmTest, WhoIsMostlyRefusedIsLeftAloneLongerAndLonger) {
     CallRhythm rhythm;
     int64_t now = 1'000'000'000;

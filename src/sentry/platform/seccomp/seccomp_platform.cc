@@ -24,6 +24,7 @@ class SeccompThread final : public AppThread {
     std::span<std::byte> fp_state() override { return thread_.fp_state(); }
     void interrupt() override { thread_.interrupt(); }
     void set_quick_calls(QuickCalls* calls) override { thread_.set_quick_calls(calls); }
+    void set_facts(std::span<const CallFact> facts) override { thread_.set_facts(facts); }
     int host_thread_id() const override { return thread_.thread_id(); }
 
   private:

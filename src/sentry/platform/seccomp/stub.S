@@ -3,7 +3,8 @@
 // It uses registers only: no stack, no writable memory is ever read to decide anything, because application threads
 // share the address space and may write all of it. What it does is ordered by pages that are read-only here, and by the
 // kernel's replies to its notifications. Applications may jump to any byte of it: every syscall below is refused by the
-// application threads' filter, but for rt_sigreturn and one futex wake, which are harmless with any arguments.
+// application threads' filter, but for rt_sigreturn, one futex wake and one sched_yield, which are harmless with any
+// arguments.
 
 #include <asm/unistd.h>
 
@@ -17,13 +18,17 @@
 #define SPAWN_FLAGS 0x00108011  /* CLONE_PARENT | CLONE_PARENT_SETTID | SIGCHLD */
 #define THREAD_FLAGS 0x00050f00 /* CLONE_VM | FS | FILES | SIGHAND | THREAD | SYSVSEM */
 #define SECCOMP_SET_MODE_FILTER 1
+#define CPU_SEGMENT 0x7b /* its limit tells the CPU, as the vDSO's getcpu reads it */
+#define CPU_MASK 0xfff
 #define LISTENER_FLAGS 0x28 /* NEW_LISTENER | WAIT_KILLABLE_RECV */
 
     .section .rodata.casemate_stub, "a", @progbits
     .balign 64
     .globl casemate_stub_begin, casemate_stub_end, casemate_stub_handler, casemate_stub_frame_return
     .globl casemate_stub_sigreturn_return, casemate_stub_wake_return, casemate_stub_map_return
-    .globl casemate_stub_call, casemate_stub_call_asked, casemate_stub_call_wait_return, casemate_stub_call_end
+    .globl casemate_stub_call, casemate_stub_call_saved, casemate_stub_call_known, casemate_stub_call_known_end
+    .globl casemate_stub_call_stored, casemate_stub_call_asked, casemate_stub_call_yield_return
+    .globl casemate_stub_call_wait_return, casemate_stub_call_back, casemate_stub_call_end
 
 casemate_stub_begin:
 
@@ -263,9 +268,12 @@ die:
 
 // ---- Patched call sites come here, by their thunk (call_sites.h): %rcx is the address behind the site's `syscall`, all
 // else as it was to execute it. Hands the call over in the thread's slot if the sentry watches that, and otherwise goes
-// back to execute the `syscall`. Uses %rax, %rcx, %r11 and the flags only, which a system call may change (the kernel
+// back to execute the `syscall`. What the sentry has written down beforehand is answered here. Uses %rax, %rcx, %r11 and the flags only, which a system call may change (the kernel
 // keeps flags; compilers do not count on it), and no stack. HostThread::leave_trampoline() takes a thread that a signal
 // stopped here to one side of its call.
+//
+// Where who answers shares this CPU, looking for the answer would only keep it waiting: the CPU is given away, a few
+// times at most. Somewhere else than on that CPU nothing is asked.
     .balign 64
 casemate_stub_call:
     rdgsbase %r11
@@ -274,6 +282,21 @@ casemate_stub_call:
     cmp %r11, STUB_HEADER_SELF - STUB_SLOT(%r11)
     jne 8f
     mov %rcx, STUB_SLOT_IP(%r11)
+casemate_stub_call_saved:
+    mov STUB_HEADER_FACTS - STUB_SLOT(%r11), %rcx
+    test %rcx, %rcx
+    jz 1f
+    mov %eax, %r11d
+    and $STUB_FACT_MASK, %r11d
+    cmp %eax, (%rcx, %r11, 8)
+    jne 1f
+    mov 4(%rcx, %r11, 8), %eax
+casemate_stub_call_known:
+    rdgsbase %r11
+    jmp *STUB_SLOT_IP(%r11)
+casemate_stub_call_known_end:
+1:  rdgsbase %r11
+    mov STUB_SLOT_IP(%r11), %rcx
     testb $STUB_SLOT_WATCHED, STUB_SLOT_STATE(%r11)
     jz 8f
     mov %eax, STUB_SLOT_NR(%r11)
@@ -283,27 +306,54 @@ casemate_stub_call:
     mov %r10, STUB_SLOT_ARGS + 24(%r11)
     mov %r8, STUB_SLOT_ARGS + 32(%r11)
     mov %r9, STUB_SLOT_ARGS + 40(%r11)
-    movl $(STUB_SLOT_WATCHED | STUB_SLOT_ASKED), STUB_SLOT_STATE(%r11)
+casemate_stub_call_stored:
+    mov STUB_HEADER_YIELD_CPU - STUB_SLOT(%r11), %eax
+    test %eax, %eax
+    jz 1f
+    mov $CPU_SEGMENT, %ecx
+    lsl %ecx, %ecx
+    and $CPU_MASK, %ecx
+    inc %ecx
+    cmp %ecx, %eax
+    mov STUB_SLOT_IP(%r11), %rcx
+    jne 5f
+    movl $STUB_SLOT_YIELDS, STUB_HEADER_YIELDS - STUB_SLOT(%r11)
+1:  movl $(STUB_SLOT_WATCHED | STUB_SLOT_ASKED), STUB_SLOT_STATE(%r11)
 casemate_stub_call_asked:
-1:  mov $STUB_SLOT_PATIENCE, %eax
+1:  cmpl $0, STUB_HEADER_YIELD_CPU - STUB_SLOT(%r11)
+    jne 6f
+    mov $STUB_SLOT_PATIENCE, %eax
 2:  testb $STUB_SLOT_ANSWERED, STUB_SLOT_STATE(%r11)
     jnz 3f
     pause
     dec %eax
     jnz 2b
-    lock btrl $STUB_SLOT_ASKED_BIT, STUB_SLOT_STATE(%r11)
+7:  lock btrl $STUB_SLOT_ASKED_BIT, STUB_SLOT_STATE(%r11)
     jc 4f                       // nobody took it
     mov $STUB_CALL_WAIT, %eax   // somebody is at it, and it takes long
     syscall
 casemate_stub_call_wait_return:
     rdgsbase %r11
     mov STUB_SLOT_IP(%r11), %rcx
+    testb $STUB_SLOT_ANSWERED, STUB_SLOT_STATE(%r11)
+    jnz 3f
     jmp 1b
 3:  testb $STUB_SLOT_REFUSED, STUB_SLOT_STATE(%r11)
     jnz 5f
     mov STUB_SLOT_ARGS(%r11), %rax
     jmp *%rcx
+6:  mov $__NR_sched_yield, %eax
+    syscall
+casemate_stub_call_yield_return:
+    rdgsbase %r11
+    mov STUB_SLOT_IP(%r11), %rcx
+    testb $STUB_SLOT_ANSWERED, STUB_SLOT_STATE(%r11)
+    jnz 3b
+    decl STUB_HEADER_YIELDS - STUB_SLOT(%r11)
+    jg 6b
+    jmp 7b
 4:  movl $0, STUB_SLOT_STATE(%r11)
+casemate_stub_call_back:
 5:  mov STUB_SLOT_NR(%r11), %eax
 8:  lea -2(%rcx), %r11
     jmp *%r11

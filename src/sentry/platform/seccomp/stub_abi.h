@@ -21,6 +21,10 @@
 #define STUB_ORDERS 0x7fffff1f0000
 #define STUB_ORDERS_SIZE 0x5000
 #define STUB_BATCH 0x7fffff1f1000
+// Behind the clone order, for the first threads: results of calls that only tell a thread about itself, by the last
+// bits of their number.
+#define STUB_FACTS 0x7fffff1f0100
+#define STUB_FACT_MASK 7
 #define STUB_TEMPLATE 0x7fffff1f8000
 #define STUB_TEMPLATE_SIZE 0x1000
 #define STUB_CODE 0x7fffff1fc000
@@ -35,6 +39,9 @@
 #define STUB_HEADER_FS 0
 #define STUB_HEADER_GS 8
 #define STUB_HEADER_READY 16
+#define STUB_HEADER_YIELDS 0x14
+#define STUB_HEADER_YIELD_CPU 0x18
+#define STUB_HEADER_FACTS 0x30
 #define STUB_HEADER_SELF 0x38
 // Behind the header, in a cache line of its own: a call handed over in shared memory (call_slot.h). %gs points to it.
 #define STUB_SLOT 0x40
@@ -52,6 +59,8 @@
 #define STUB_SLOT_STOPPING 32 /* there is an answer, but the application is to be stopped before it sees it */
 // How often an application looks for its answer before it takes the slow way.
 #define STUB_SLOT_PATIENCE 300
+// How often it gives its CPU away for one.
+#define STUB_SLOT_YIELDS 2
 
 // The cloner's order.
 #define STUB_CLONE_SEQUENCE 0
@@ -100,9 +109,12 @@ constexpr uint32_t kMaxThreads = STUB_AREAS_SIZE / STUB_AREA_SIZE;
 struct AreaHeader {
     uint64_t fs_base;
     uint64_t gs_base;
-    std::atomic<int32_t> ready;  // the new thread's listener number, or -errno of clone
-    uint32_t unused[9];
-    uint64_t self;  // the address of the slot behind this
+    std::atomic<int32_t> ready;       // the new thread's listener number, or -errno of clone
+    int32_t yields;                   // the application's own
+    std::atomic<uint32_t> yield_cpu;  // the CPU, plus 1, to be given away to who answers; 0: that has another one
+    uint32_t unused[5];
+    uint64_t facts;  // the address of the thread's ThreadFacts; 0: none
+    uint64_t self;   // the address of the slot behind this
 };
 
 // A call in shared memory. Application-controlled.
@@ -114,8 +126,19 @@ struct CallSlot {
 };
 static_assert(sizeof(CallSlot) == 64 && offsetof(CallSlot, nr) == STUB_SLOT_NR &&
               offsetof(CallSlot, args) == STUB_SLOT_ARGS && offsetof(CallSlot, ip) == STUB_SLOT_IP);
-static_assert(sizeof(AreaHeader) == STUB_SLOT && offsetof(AreaHeader, self) == STUB_HEADER_SELF);
+static_assert(sizeof(AreaHeader) == STUB_SLOT && offsetof(AreaHeader, self) == STUB_HEADER_SELF &&
+              offsetof(AreaHeader, facts) == STUB_HEADER_FACTS && offsetof(AreaHeader, yields) == STUB_HEADER_YIELDS &&
+              offsetof(AreaHeader, yield_cpu) == STUB_HEADER_YIELD_CPU);
 static_assert((STUB_AREA_HEADER + STUB_SLOT) % 64 == 0);
+
+// What is known about a thread; read-only to the stub. Each word: a call's number, and its result in the upper half.
+struct ThreadFacts {
+    // For a word without one: a number that is looked for elsewhere.
+    static constexpr uint64_t none(size_t index) { return index == 0 ? 1 : 0; }
+    std::atomic<uint64_t> words[STUB_FACT_MASK + 1];
+};
+static_assert(sizeof(ThreadFacts) == 64);
+constexpr uint32_t kThreadsWithFacts = (STUB_BATCH - STUB_FACTS) / sizeof(ThreadFacts);
 
 // What the cloner reads; read-only to the stub.
 struct CloneOrder {
@@ -169,14 +192,20 @@ static_assert(sizeof(BatchEntry) == 64);
 // The blob of stub.S and places in it.
 extern "C" {
 extern const char casemate_stub_begin[], casemate_stub_end[];
-extern const char casemate_stub_handler[];           // of every signal
-extern const char casemate_stub_frame_return[];      // behind the syscall of STUB_CALL_FRAME
-extern const char casemate_stub_sigreturn_return[];  // behind the one allowed rt_sigreturn
-extern const char casemate_stub_wake_return[];       // behind the one allowed FUTEX_WAKE
-extern const char casemate_stub_map_return[];        // behind the syscall of STUB_CALL_MAP
-extern const char casemate_stub_call[];              // where patched call sites come to
-extern const char casemate_stub_call_asked[];        // from here on the slot holds the call
-extern const char casemate_stub_call_wait_return[];  // behind the syscall of STUB_CALL_WAIT
+extern const char casemate_stub_handler[];            // of every signal
+extern const char casemate_stub_frame_return[];       // behind the syscall of STUB_CALL_FRAME
+extern const char casemate_stub_sigreturn_return[];   // behind the one allowed rt_sigreturn
+extern const char casemate_stub_wake_return[];        // behind the one allowed FUTEX_WAKE
+extern const char casemate_stub_map_return[];         // behind the syscall of STUB_CALL_MAP
+extern const char casemate_stub_call[];               // where patched call sites come to
+extern const char casemate_stub_call_saved[];         // from here on the slot holds where the call returns to
+extern const char casemate_stub_call_known[];         // from here on the result is there,
+extern const char casemate_stub_call_known_end[];     // and from here on it is not known
+extern const char casemate_stub_call_stored[];        // from here on the slot holds number and arguments
+extern const char casemate_stub_call_yield_return[];  // behind the one allowed sched_yield
+extern const char casemate_stub_call_asked[];         // from here on it is asked
+extern const char casemate_stub_call_wait_return[];   // behind the syscall of STUB_CALL_WAIT
+extern const char casemate_stub_call_back[];          // from here on the call goes the slow way
 extern const char casemate_stub_call_end[];
 }
 
