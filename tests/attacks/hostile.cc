@@ -3,7 +3,7 @@
 //   hostile calls HOSTPID...   for each number read from standard input: that system call with hostile arguments, each
 //                              set in a child of its own; then "NUMBER done"
 //   hostile pids HOSTPID...    every call that takes a process, on processes of the host: "NAME PID ERRNO" a line
-//   hostile jump | scribble | registers | own-pages | slots
+//   hostile jump | scribble | registers | own-pages | slots | waits
 //                              attacks on the stub's own pages: "survived" if the process could go on
 //   hostile race DIR SECRET    a folder and a link swap places; "leaked" if SECRET was ever read through it
 //   hostile connect PORT NAME  the host's listeners, by TCP and by an abstract Unix name
@@ -370,6 +370,69 @@ static int slots() {
     return 0;
 }
 
+// Calls that wait, while others write where the waiting is done: words, deadlines, saved registers, questions in the
+// name of the one who sleeps. It may sleep for ever or wake with nothing; it dies when it is killed.
+static void* forge_waits(void*) {
+    static const long kNumbers[] = {SYS_read, SYS_write, SYS_futex, SYS_epoll_wait, SYS_poll, SYS_getpid};
+    for (;;) {
+        if (slot == nullptr) continue;
+        switch (noise() % 6) {
+            case 0:
+                *(volatile uint32_t*)slot = (uint32_t)noise() & 0x7f;
+                break;
+            case 1:
+                *(volatile uint32_t*)slot = 0x51;  // asks and waits
+                break;
+            case 2:
+                slot[8 + noise() % 3] = noise() % 2 ? noise() : noise() % 4;
+                break;
+            case 3:
+                slot[1 + noise() % 7] = noise();
+                break;
+            case 4:
+                ((volatile uint32_t*)slot)[1] = (uint32_t)kNumbers[noise() % 6];
+                break;
+            default:
+                usleep(1);  // lets it get somewhere
+        }
+    }
+}
+static int waits() {
+    catch_faults();
+    for (int round = 0; round < 8; ++round) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            alarm(2);
+            static int there[2], back_again[2];
+            if (pipe(there) != 0 || pipe(back_again) != 0) _exit(1);
+            pthread_t peer, threads[2];
+            pthread_create(
+                &peer, nullptr,
+                [](void*) -> void* {
+                    char c;
+                    for (;;)
+                        if (read(there[0], &c, 1) == 1 && write(back_again[1], &c, 1) != 1) continue;
+                },
+                nullptr);
+            char c = 0;
+            auto turn = [&] { return write(there[1], &c, 1) == 1 && read(back_again[0], &c, 1) == 1; };
+            for (int i = 0; i < 2000; ++i) turn();
+            uint64_t base = 0;
+            asm volatile("rdgsbase %0" : "=r"(base));
+            slot = (volatile uint64_t*)base;
+            for (pthread_t& thread : threads) pthread_create(&thread, nullptr, forge_waits, nullptr);
+            for (;;) {
+                if (sigsetjmp(back, 1) != 0) continue;
+                turn();
+            }
+        }
+        int status = 0;
+        waitpid(pid, &status, 0);
+    }
+    puts("survived");
+    return 0;
+}
+
 // Registers that no compiler would leave at a system call.
 static int registers() {
     struct Attack {
@@ -617,6 +680,7 @@ int main(int argc, char** argv) {
     if (strcmp(what, "jump") == 0) return own_pages(true, false);
     if (strcmp(what, "own-pages") == 0) return own_pages(false, true);
     if (strcmp(what, "slots") == 0) return slots();
+    if (strcmp(what, "waits") == 0) return waits();
     if (strcmp(what, "scribble") == 0) return scribble();
     if (strcmp(what, "registers") == 0) return registers();
     if (strcmp(what, "race") == 0 && argc == 4) return race(argv[2], argv[3]);

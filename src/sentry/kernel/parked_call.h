@@ -8,6 +8,10 @@
 // (WakeBatch); threads that serve no task, and all who want to interrupt the call, have the application stopped
 // instead (kick), which wakes the task's thread to see to it.
 //
+// A call that comes without a stop (quick_calls.h) is parked by who was asked for its answer: all the same, but that
+// its application sleeps elsewhere, and that its thread, which waits for a stop already, knows nothing of it before it
+// is stopped, or its time is over.
+//
 // The state says who may touch the call (and what belongs to "own thread only" of the task):
 //
 //   kNone     no parked call
@@ -63,7 +67,7 @@ class ParkedCall {
     // Owner's.
     const Deadline& deadline() const { return deadline_; }
     std::optional<int64_t> result;
-    const Stop* stop = nullptr;  // the call itself, in the loop of the task's thread
+    const Stop* stop = nullptr;  // the call itself, in the loop of the task's thread or, without a stop, in its parts
 
   private:
     // Its place in a queue.

@@ -180,6 +180,17 @@ std::optional<QuickAnswer> TaskRunner::answer_now(Task& task, const SyscallStop&
     parts.syscall_number = call.nr;
     parts.may_park = may_be_parked(call.nr);
     SysResult<int64_t> result = row->handler(task, args);
+    if (parts.parked_call.armed() && !result.ok() && errno_of(result.error()) == kParked) {
+        // The application waits for the answer where it is; the task's thread sees to time-outs and interruptions.
+        parts.may_park = false;
+        parts.quick_stop = Stop{};
+        parts.quick_stop.reason = StopReason::kSyscall;
+        parts.quick_stop.syscall = call;
+        parts.parked_call.stop = &parts.quick_stop;
+        show_call(task, call);
+        batch_of_this_thread().run_works();
+        return QuickAnswer{.parked = true, .deadline = parts.parked_call.deadline()};
+    }
     if (parts.parked_call.armed()) {
         // It would block. Who woke it meanwhile may have given it its result.
         task.cancel_park();
@@ -207,6 +218,8 @@ std::optional<QuickAnswer> TaskQuickCalls::answer_now(const SyscallStop& call) {
     batch_of_this_thread();
     return TaskRunner::answer_now(*task_, call);
 }
+
+void TaskQuickCalls::parked() { TaskRunner::park_quick_call(*task_); }
 
 void TaskQuickCalls::answered() { batch_of_this_thread().run(WakeOn::kAnyCpu); }
 

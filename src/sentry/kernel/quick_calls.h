@@ -21,6 +21,7 @@ class TaskQuickCalls final : public QuickCalls {
   public:
     void set_task(Task& task) { task_ = &task; }
     std::optional<QuickAnswer> answer_now(const SyscallStop& call) override;
+    void parked() override;
     void answered() override;
 
   private:

@@ -96,12 +96,25 @@ TaskRunner::Next TaskRunner::wait_parked(Task& task, Stop& stop) {
         return next;
     }
     task.in_application_.store(true, std::memory_order_seq_cst);
-    Stop came = task.app_->wait(parked.deadline());
+    return settle_parked(task, stop, task.app_->wait(parked.deadline()));
+}
+
+// The task's thread: what came while a call was parked, or may have been.
+TaskRunner::Next TaskRunner::settle_parked(Task& task, Stop& stop, Stop came) {
+    Task::Parts& parts = task.parts();
+    ParkedCall& parked = parts.parked_call;
+    // Without a stop of its own, the call is in the parts until its owner comes here.
+    auto take_call = [&] {
+        if (parked.stop == &parts.quick_stop) stop = parts.quick_stop;
+        parked.stop = &stop;
+        task.app_->take_parked();
+    };
     while (true) {
         switch (parked.state()) {
             case State::kParked: {
                 // Nobody was here: the deadline is near (the rest is slept in the call itself), or the thread is gone.
                 if (!parked.claim()) continue;
+                take_call();
                 bool timeout = came.reason == StopReason::kTimeout;
                 if (timeout) {
                     task.in_application_.store(false, std::memory_order_release);
@@ -112,6 +125,11 @@ TaskRunner::Next TaskRunner::wait_parked(Task& task, Stop& stop) {
                     Next next = again(task, false);
                     parked.set_state(State::kNone);
                     return next;
+                }
+                if (came.reason == StopReason::kInterrupted) {
+                    // Out of its sleep: the call is made again with all registers at hand.
+                    parked.set_state(State::kKicked);
+                    continue;
                 }
                 task.cancel_park();
                 if (parts.futex_sleeper) task.kernel().futexes().leave_parked(task);
@@ -124,6 +142,7 @@ TaskRunner::Next TaskRunner::wait_parked(Task& task, Stop& stop) {
                     continue;
                 }
                 task.in_application_.store(false, std::memory_order_release);
+                parked.stop = &stop;
                 stop = came;
                 return handle_stop(task, stop);
             case State::kKicked: {
@@ -133,6 +152,7 @@ TaskRunner::Next TaskRunner::wait_parked(Task& task, Stop& stop) {
                 }
                 task.in_application_.store(false, std::memory_order_release);
                 parked.set_state(State::kClaimed);
+                take_call();
                 if (!came.has_registers) {
                     task.cancel_park();
                     if (parts.futex_sleeper) task.kernel().futexes().leave_parked(task);
@@ -161,6 +181,17 @@ TaskRunner::Next TaskRunner::wait_parked(Task& task, Stop& stop) {
     }
 }
 
+// The thread that was asked for the answer of a call that is parked now.
+void TaskRunner::park_quick_call(Task& task) {
+    ParkedCall& parked = task.parts().parked_call;
+    if (!parked.change(State::kArmed, State::kParked)) {
+        // Woken meanwhile.
+        parked.set_state(State::kClaimed);
+        return make_again(task, WakeOn::kAnyCpu);
+    }
+    if (task.attention_.load(std::memory_order_seq_cst) != 0 && parked.claim()) parked.kick();
+}
+
 // Another thread, which claimed the call.
 void TaskRunner::make_again(Task& task, WakeOn where) {
     Task::Parts& parts = task.parts();
@@ -181,6 +212,7 @@ void TaskRunner::make_again(Task& task, WakeOn where) {
             parked.kick();
             return;
         }
+        if (task.app_->answer_stopped(next.result)) return parked.set_state(State::kNone);
         // The lock keeps app_ alive once the task's thread is no longer held up by the state.
         std::lock_guard lock(task.mutex_);
         parked.set_state(State::kNone);

@@ -77,6 +77,7 @@ struct Task::Parts {
 
     // --- Who owns the parked call (parked_call.h) ---
     ParkedCall parked_call;
+    Stop quick_stop;  // the call, if it was parked without a stop (quick_calls.cc)
     std::optional<int64_t> parked_answer;  // the call's result, when its own thread has to take it from here
     std::unique_ptr<FutexSleeper> futex_sleeper;
 

@@ -88,8 +88,14 @@ void TaskRunner::run(Task& task) {
         if (!batch.empty()) [[unlikely]] {
             woke = batch.run(parts.waits_after_waking >= 2 ? WakeOn::kThisCpu : WakeOn::kAnyCpu);
         }
-        stop = app.wait(std::nullopt);
+        Stop came = app.wait(std::nullopt);
+        if (came.reason == StopReason::kTimeout || parts.parked_call.state() != ParkedCall::State::kNone) [[unlikely]] {
+            next = settle_parked(task, stop, std::move(came));
+            continue;
+        }
         task.in_application_.store(false, std::memory_order_release);
+        parts.parked_call.stop = &stop;
+        stop = came;
         next = handle_stop(task, stop);
     }
     end(task);
@@ -150,18 +156,14 @@ TaskRunner::Next TaskRunner::handle_untraced_syscall(Task& task, const Stop& sto
         task.memory().patch_call_site(call);
     Task::Parts& parts = task.parts();
     parts.may_park = may_park && !task.kernel().watched() && may_be_parked(call.nr);
-    Task::Parts::Call& shown = parts.call;
-    shown.number.store(call.nr, std::memory_order_relaxed);
-    shown.ip.store(call.ip, std::memory_order_relaxed);
-    for (size_t i = 0; i < 6; ++i) shown.arguments[i].store(call.args[i], std::memory_order_relaxed);
-    shown.inside.store(true, std::memory_order_relaxed);
+    show_call(task, call);
     SysResult<int64_t> result = task.kernel().watched()   ? task.kernel().watch().run(task, *row, args)
                                 : row->handler != nullptr ? row->handler(task, args)
                                                           : answer_missing(task, *row);
     if (!result.ok() && may_be_memory(errno_of(result.error())) && make_room_for(task, *row)) [[unlikely]]
         result = row->handler(task, args);
     if (!result.ok() && errno_of(result.error()) == kParked) return {Next::Kind::kPark, 0};
-    shown.inside.store(false, std::memory_order_relaxed);
+    parts.call.inside.store(false, std::memory_order_relaxed);
     if (result.ok()) [[likely]] {
         next.result = *result;
     } else {
@@ -179,6 +181,14 @@ TaskRunner::Next TaskRunner::handle_untraced_syscall(Task& task, const Stop& sto
         parts.parked_call.set_state(parts.making_again ? ParkedCall::State::kClaimed : ParkedCall::State::kNone);
     }
     return next;
+}
+
+void TaskRunner::show_call(Task& task, const SyscallStop& call) {
+    Task::Parts::Call& shown = task.parts().call;
+    shown.number.store(call.nr, std::memory_order_relaxed);
+    shown.ip.store(call.ip, std::memory_order_relaxed);
+    for (size_t i = 0; i < 6; ++i) shown.arguments[i].store(call.args[i], std::memory_order_relaxed);
+    shown.inside.store(true, std::memory_order_relaxed);
 }
 
 void TaskRunner::handle_fault(Task& task, const FaultStop& fault) {

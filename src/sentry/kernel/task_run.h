@@ -28,6 +28,9 @@ class TaskRunner {
     // Makes a parked call of `task` again, for who claimed it.
     static void make_again(Task& task, WakeOn where);
 
+    // A call that answer_now() parked: from here on it can be claimed.
+    static void park_quick_call(Task& task);
+
     // A stop of a traced task at an event (PTRACE_EVENT_*), with its registers at hand.
     static void stop_for_event(Task& task, int event, uint64_t message);
 
@@ -79,6 +82,8 @@ class TaskRunner {
     static bool may_be_parked(uint64_t number);
     static Next again(Task& task, bool may_park);
     static Next wait_parked(Task& task, Stop& stop);
+    static Next settle_parked(Task& task, Stop& stop, Stop came);
+    static void show_call(Task& task, const SyscallStop& call);
 
     static void begin_stop(Task& task, int signo);
     // Parks while the process is stopped or its container frozen.

@@ -30,7 +30,7 @@ enum class StopReason {
     kFault,        // a host signal that an instruction raised: `fault` is set; registers are there
     kInterrupted,  // interrupt() was called, or complete_and_stop() is done; registers are there
     kDead,         // the host thread is gone (killed from outside, or it broke its own stub): nothing can be resumed
-    kTimeout,      // wait() only: the deadline came first
+    kTimeout,      // wait() only: the deadline came first, its own or that of a parked call
 };
 
 struct SyscallStop {
@@ -62,11 +62,16 @@ struct Stop {
 struct QuickAnswer {
     int64_t result = 0;     // a value or -errno
     bool and_stop = false;  // the application is to be stopped before its next instruction, as by interrupt()
+    // There is no result yet: the application waits for AppThread::answer(). wait() tells kTimeout at `deadline`.
+    bool parked = false;
+    std::optional<int64_t> deadline;
 };
 class QuickCalls {
   public:
     // Nothing, and nothing done: it is to come as a Stop. May not wait for anything.
     virtual std::optional<QuickAnswer> answer_now(const SyscallStop& call) = 0;
+    // The application of a call that is parked waits: from here on it can be answered.
+    virtual void parked() = 0;
     // The application has the result.
     virtual void answered() = 0;
 
@@ -106,6 +111,15 @@ class AppThread {
     virtual void go_on() = 0;
     virtual void answer(int64_t result, WakeOn where) = 0;
     virtual void answer_and_stop(int64_t result) = 0;
+    // Before answer() from another thread than the one that waits, while that is held up should it be back: if the
+    // application of a parked call (QuickAnswer) was stopped meanwhile, the result becomes part of its registers, and
+    // it goes on with resume(). False: it was not; answer() it.
+    virtual bool answer_stopped(int64_t result) {
+        (void)result;
+        return false;
+    }
+    // The thread that waits: an unanswered parked call is its own to end from now on, by what its last stop allows.
+    virtual void take_parked() {}
     // `deadline`: nanoseconds of CLOCK_MONOTONIC.
     virtual Stop wait(std::optional<int64_t> deadline) = 0;
 

@@ -7,6 +7,8 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "sentry/platform/seccomp/await_word.h"
 #include "sentry/platform/seccomp/host_thread.h"
 
 namespace casemate::sentry::seccomp {
@@ -14,6 +16,12 @@ namespace {
 
 // Of an application thread in one step of a trial: fewer, and it does something else.
 constexpr uint32_t kCallsOfACaller = 4;
+// Nobody waits longer for applications that run to stop.
+constexpr int64_t kWakeSoon = 50'000;
+// More applications than CPUs for so long: it is not just one that is about to wait.
+constexpr int64_t kCrowded = 50'000;
+
+thread_local CallPoller* current_poller = nullptr;
 constexpr int64_t kRecount = 100'000'000;  // between two looks at how many CPUs there are
 
 // The CPUs that the calling thread may use.
@@ -38,6 +46,34 @@ CallPoller::~CallPoller() {
     pthread_join(thread_, nullptr);
 }
 
+bool CallPoller::slow_call(int64_t now) {
+    slow_calls_.fetch_add(1, std::memory_order_relaxed);
+    // Roughly: threads may count at once.
+    const bool fast = now - last_slow_.exchange(now, std::memory_order_relaxed) < CallRhythm::kFast;
+    if (!fast) streak_.store(0, std::memory_order_relaxed);
+    return fast && streak_.fetch_add(1, std::memory_order_relaxed) >= CallRhythm::kEnough;
+}
+
+bool CallPoller::has_no_cpu_for(int more) const {
+    // One is the poller's.
+    return running_.load(std::memory_order_relaxed) - more >= usable_cpus_.load(std::memory_order_relaxed) - 1;
+}
+
+void CallPoller::wake(std::atomic<uint32_t>& word) {
+    if (current_poller != this || !has_no_cpu_for(static_cast<int>(to_wake_.size()) + 1)) return wake_word(&word);
+    if (to_wake_.empty()) wake_at_ = monotonic_time() + kWakeSoon;
+    to_wake_.push_back(&word);
+}
+
+void CallPoller::wake_in_time(int64_t now) {
+    if (!to_wake_.empty() && (now > wake_at_ || !has_no_cpu_for(static_cast<int>(to_wake_.size())))) wake_all();
+}
+
+void CallPoller::wake_all() {
+    for (std::atomic<uint32_t>* word : to_wake_) wake_word(word);
+    to_wake_.clear();
+}
+
 // How it could help now, or helps already; nothing: not at all.
 std::optional<CallPoller::Mode> CallPoller::mode_for_locked(int64_t now, int64_t steady) {
     const bool polls = awake_.load() != 0;
@@ -60,7 +96,8 @@ std::optional<CallPoller::Mode> CallPoller::mode_for_locked(int64_t now, int64_t
         do cpu = (cpu + 1) % CPU_SETSIZE;
         while (cpu != here && !CPU_ISSET(static_cast<size_t>(cpu), &set));
         if (cpu != here) {
-            shared_cpu_.store(cpu, std::memory_order_relaxed);
+            cpu_ = cpu;
+            sharing_.store(true, std::memory_order_relaxed);
             return Mode::kShared;
         }
     }
@@ -98,7 +135,8 @@ void CallPoller::watch(HostThread& thread, int64_t now, int64_t steady) {
     const bool asleep = awake_.load() == 0;
     if (asleep) {
         if (!start_thread()) {
-            shared_cpu_.store(-1, std::memory_order_relaxed);
+            cpu_ = -1;
+            sharing_.store(false, std::memory_order_relaxed);
             return budget_.ended(now, 0, true);
         }
         mode_ = *mode;
@@ -109,7 +147,7 @@ void CallPoller::watch(HostThread& thread, int64_t now, int64_t steady) {
     }
     thread.set_yield_cpu(mode_ == Mode::kYielding ? cpu : -1);
     free->thread = &thread;
-    if (shares()) thread.keep_off(shared_cpu_.load(std::memory_order_relaxed));
+    if (cpu_ >= 0) thread.keep_off(cpu_);
     free->word.store(&thread.slot_word(), std::memory_order_release);
     if (asleep) {
         awake_.store(1);
@@ -186,6 +224,16 @@ bool CallPoller::take_cpu(int cpu) {
     return true;
 }
 
+bool CallPoller::take_own_cpu() {
+    // The host may have woken it on the CPU of the application, which it would only keep waiting from there.
+    if (!shares() && !leave_cpu(waker_cpu_.load(std::memory_order_relaxed))) return false;
+    std::lock_guard lock(mutex_);
+    if (!shares()) cpu_ = sched_getcpu();
+    for (Entry& entry : entries_)
+        if (entry.thread != nullptr) entry.thread->keep_off(cpu_);
+    return take_cpu(cpu_);
+}
+
 bool CallPoller::shares_well(int64_t now) {
     std::lock_guard lock(mutex_);
     if (!trial_.step_is_over(now)) return true;
@@ -201,14 +249,13 @@ bool CallPoller::shares_well(int64_t now) {
 void CallPoller::poll() {
     const uint64_t before = answered_.load(std::memory_order_relaxed);
     const bool sharing = shares();
-    // The host may have woken it on the CPU of the application, which it would only keep waiting from there.
-    const bool away = sharing ? take_cpu(shared_cpu_.load(std::memory_order_relaxed))
-                              : leave_cpu(waker_cpu_.load(std::memory_order_relaxed));
+    const bool away = take_own_cpu();
     const int64_t begun = monotonic_time();
     int64_t last_call = begun, last_look = begun;
     const int64_t late = begun - woken_at_.load(std::memory_order_relaxed);
     bool contended = !away || late > (sharing ? PollBudget::kSlowSharedWake : PollBudget::kSlowWake);
     bool pays = true;
+    int64_t crowded_since = 0;
     if (sharing) {
         std::lock_guard lock(mutex_);
         trial_.started(begun, calls());
@@ -217,25 +264,35 @@ void CallPoller::poll() {
         bool any = false;
         for (Entry& entry : entries_) any |= serve(entry);
         __builtin_ia32_pause();
-        if (any ? !sharing || pass % 64 != 0 : pass % 16 != 0) {
+        if (any ? pass % 64 != 0 : pass % 16 != 0) {
             if (any) last_call = last_look = monotonic_time();
             continue;
         }
         const int64_t now = monotonic_time();
         if (any) last_call = last_look = now;
+        wake_in_time(now);
         // Somebody else had this CPU, or one of the pod's own threads may want it.
-        contended = now - last_look > PollBudget::kContended ||
-                    (!sharing && running_.load(std::memory_order_relaxed) >= usable_cpus_);
+        if (sharing || running_.load(std::memory_order_relaxed) < usable_cpus_)
+            crowded_since = 0;
+        else if (crowded_since == 0)
+            crowded_since = now;
+        contended = now - last_look > (sharing ? PollBudget::kSharedContended : PollBudget::kContended) ||
+                    (crowded_since != 0 && now - crowded_since > kCrowded);
         if (sharing && !contended) pays = shares_well(now);
-        if (contended || now - last_call > PollBudget::kIdle || awake_.load(std::memory_order_relaxed) == 2) break;
+        if (contended || now - last_call > (sharing ? PollBudget::kSharedIdle : PollBudget::kIdle) ||
+            awake_.load(std::memory_order_relaxed) == 2)
+            break;
         last_look = now;
     }
+    wake_all();
     std::lock_guard lock(mutex_);
+    const int64_t now = monotonic_time();
+    cpu_ = -1;
     if (sharing) {
-        trial_.ended(monotonic_time(), contended);
-        shared_cpu_.store(-1, std::memory_order_relaxed);
+        trial_.ended(now, calls(), contended);
+        sharing_.store(false, std::memory_order_relaxed);
     } else {
-        budget_.ended(monotonic_time(), answered_.load(std::memory_order_relaxed) - before, contended);
+        budget_.ended(now, answered_.load(std::memory_order_relaxed) - before, contended);
     }
     end_session_locked();
 }
@@ -251,6 +308,7 @@ void CallPoller::end_session_locked() {
 
 void CallPoller::run() {
     prctl(PR_SET_NAME, "poller");
+    current_poller = this;
     if (sched_getaffinity(0, sizeof(home_), &home_) != 0) return;
     while (true) {
         awake_.wait(0);

@@ -3,9 +3,11 @@
 // answer.
 //
 // It is asleep unless an application thread makes fast calls, and a CPU is idle or all running application threads do
-// little but call (poll_policy.h). Then it takes one CPU for itself, and they share the others: those that it looks at
-// are kept off its CPU meanwhile. Or it takes turns with the applications on one (yield_policy.h). Everything works
-// without it: an application whose slot is not watched, or not looked at for some microseconds, makes the real call.
+// little but call (poll_policy.h). Then it has one CPU for itself: those that it looks at are kept off it meanwhile.
+// Whom it wakes while applications run on all other CPUs is woken when one of them stops, or some time later: who
+// has been given to do goes on until it has to wait, as a scheduler would have it. Or it takes turns with the
+// applications on one CPU (yield_policy.h). Everything works without it: an application whose slot is not watched, or
+// not looked at for some microseconds, makes the real call.
 //
 // What a slot says was written by the application, which may write all slots of its address space at any moment: a call
 // is copied once, and made only for a thread that the sentry has nothing in hand of (HostThread::claim).
@@ -19,6 +21,7 @@
 #include <cstdint>
 #include <mutex>
 #include <optional>
+#include <vector>
 
 #include "sentry/platform/seccomp/poll_policy.h"
 #include "sentry/platform/seccomp/stub_abi.h"
@@ -36,19 +39,25 @@ class CallPoller {
     // CPUs that the pod may use, if fewer than the affinity says: a quota.
     void set_cpus(int cpus) { cpus_.store(cpus, std::memory_order_relaxed); }
 
-    // A call came the slow way that could have come in shared memory.
-    void slow_call() { slow_calls_.fetch_add(1, std::memory_order_relaxed); }
+    // A call came the slow way that could have come in shared memory. True: such calls of all threads together come
+    // fast.
+    bool slow_call(int64_t now);
     // Looks at the slot of `thread`, whose application waits in a call, from now on for a while, if it pays. Its calls
     // have been fast for `steady`.
     void watch(HostThread& thread, int64_t now, int64_t steady);
     // It has taken a CPU from running applications: whoever calls at all should be watched.
-    bool shares() const { return shared_cpu_.load(std::memory_order_relaxed) >= 0; }
+    bool shares() const { return sharing_.load(std::memory_order_relaxed); }
     // Stops that; afterwards the poller has nothing of the thread in hand.
     void forget(HostThread& thread);
 
     // Application threads that run, as far as their drivers know.
     void application_goes() { running_.fetch_add(1, std::memory_order_relaxed); }
     void application_stopped() { running_.fetch_sub(1, std::memory_order_relaxed); }
+
+    // An application that sleeps on this word is to go on. The calling thread wakes it, at once or soon.
+    void wake(std::atomic<uint32_t>& word);
+    // The poller's thread: those that it has not woken yet are, since another application stops.
+    void wake_all();
 
     // Application threads for each CPU, the caller's included.
     int crowd() const {
@@ -81,9 +90,14 @@ class CallPoller {
     // Of the two: all entries are let go, and the poller may sleep.
     void end_session_locked();
     uint64_t calls() const { return slow_calls_.load(std::memory_order_relaxed) + answered(); }
-    // Lets the calling thread run anywhere but there.
+    // Whether there are other applications for all CPUs but the poller's, when `more` of those that run are not
+    // counted.
+    bool has_no_cpu_for(int more) const;
+    // To be called often: those that were not woken at once.
+    void wake_in_time(int64_t now);
+    // The poller's thread gets a CPU for itself, not the waker's. False: there is none.
+    bool take_own_cpu();
     bool leave_cpu(int cpu);
-    // Takes the CPU that was chosen for it alone.
     bool take_cpu(int cpu);
     // While it shares: whether that still pays.
     bool shares_well(int64_t now);
@@ -104,11 +118,16 @@ class CallPoller {
     std::atomic<int> cpus_{0};
     std::atomic<int> usable_cpus_{1};
     std::atomic<int> waker_cpu_{-1};
-    std::atomic<int> shared_cpu_{-1};  // the poller's, while it shares; changed under mutex_
+    std::atomic<bool> sharing_{false};  // changed under mutex_, as
+    int cpu_ = -1;                      // the poller's, from when it is chosen
     std::atomic<int64_t> woken_at_{0};
     std::atomic<uint64_t> answered_{0};
     std::atomic<uint64_t> slow_calls_{0};
+    std::atomic<int64_t> last_slow_{0};
+    std::atomic<int> streak_{0};
     // The poller's own.
+    std::vector<std::atomic<uint32_t>*> to_wake_;
+    int64_t wake_at_ = 0;
     cpu_set_t home_{};
     int left_cpu_ = -1;
     int taken_cpu_ = -1;

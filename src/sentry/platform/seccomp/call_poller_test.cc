@@ -22,13 +22,34 @@ class CallPollerTest : public SeccompPlatformTest {
     struct Answers final : QuickCalls {
         std::optional<QuickAnswer> answer_now(const SyscallStop& call) override {
             ++asked;
+            if (parks.load()) return QuickAnswer{.parked = true, .deadline = deadline};
             if (call.nr != SYS_getpid || refuse.load()) return std::nullopt;
             return QuickAnswer{++count, false};
         }
+        void parked() override { ++parked_calls; }
         void answered() override {}
         std::atomic<int64_t> asked{0}, count{0};
-        std::atomic<bool> refuse{false};
+        std::atomic<bool> refuse{false}, parks{false};
+        std::atomic<int> parked_calls{0};
+        std::optional<int64_t> deadline;
     };
+    // Lets the thread call until a call of it is parked; false: this machine's poller never came.
+    bool run_until_parked() {
+        answers_.parks = true;
+        waiter_ = std::thread([this] {
+            for (int i = 0; i < 20'000 && stop_.reason == StopReason::kSyscall; ++i)
+                stop_ = thread_->complete_syscall(0);
+        });
+        for (int i = 0; i < 5000 && answers_.parked_calls.load() == 0; ++i)
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        return answers_.parked_calls.load() > 0;
+    }
+    void end_run() {
+        answers_.parks = false;
+        answers_.refuse = true;
+        thread_->interrupt();
+        waiter_.join();
+    }
 
     // A space whose getpid loop is patched, and a thread that runs it and has made its first call.
     void start() {
@@ -51,6 +72,7 @@ class CallPollerTest : public SeccompPlatformTest {
         ASSERT_TRUE(space_->apply({&copy, 1}).ok());
     }
     Answers answers_;
+    std::thread waiter_;
     std::unique_ptr<HostAddressSpace> space_;
     std::unique_ptr<AppThread> thread_;
     Stop stop_;
@@ -169,6 +191,77 @@ TEST_F(CallPollerTest, SlowCallsWakeNobody) {
         ASSERT_EQ(stop_.reason, StopReason::kSyscall);
     }
     EXPECT_EQ(answers_.asked.load(), 0);
+}
+
+TEST_F(CallPollerTest, AParkedCallIsAnsweredWhereItWaits) {
+    start();
+    if (!run_until_parked()) {
+        end_run();
+        GTEST_SKIP() << "no CPU for the poller";
+    }
+    answers_.parks = false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    EXPECT_EQ(answers_.parked_calls.load(), 1);  // it waits
+    EXPECT_FALSE(thread_->answer_stopped(7));
+    thread_->answer(7, WakeOn::kAnyCpu);
+    // The loop goes on: by the poller or by stops.
+    const int64_t asked = answers_.asked.load();
+    for (int i = 0; i < 5000 && stop_.reason == StopReason::kSyscall && answers_.asked.load() == asked; ++i)
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    end_run();
+    EXPECT_EQ(answers_.parked_calls.load(), 1);
+}
+
+TEST_F(CallPollerTest, AParkedCallThatIsInterruptedIsItsDriversToEnd) {
+    start();
+    if (!run_until_parked()) {
+        end_run();
+        GTEST_SKIP() << "no CPU for the poller";
+    }
+    end_run();
+    ASSERT_EQ(stop_.reason, StopReason::kInterrupted);
+    EXPECT_EQ(thread_->registers().ip, at(prog_getpid_loop) + 7);  // behind the call, whose result is to come
+    EXPECT_EQ(thread_->registers().gs_base, 0u);
+    // Whoever had the result now would leave it there.
+    EXPECT_TRUE(thread_->answer_stopped(77));
+    EXPECT_EQ(thread_->registers().ax, 77u);
+    EXPECT_FALSE(thread_->answer_stopped(78));
+    stop_ = thread_->resume();
+    while (stop_.reason == StopReason::kInterrupted) stop_ = thread_->resume();
+    EXPECT_EQ(stop_.reason, StopReason::kSyscall);
+    EXPECT_EQ(stop_.syscall.nr, static_cast<uint64_t>(SYS_getpid));
+}
+
+TEST_F(CallPollerTest, AParkedCallEndsAtItsDeadline) {
+    start();
+    answers_.deadline = monotonic_time() + 300'000'000;
+    if (!run_until_parked()) {
+        end_run();
+        GTEST_SKIP() << "no CPU for the poller";
+    }
+    answers_.parks = false;
+    answers_.refuse = true;
+    waiter_.join();
+    ASSERT_EQ(stop_.reason, StopReason::kTimeout);
+    EXPECT_GE(monotonic_time(), *answers_.deadline - 1'000'000);
+    thread_->take_parked();
+    thread_->answer(-EINTR, WakeOn::kThisCpu);
+    stop_ = thread_->wait(std::nullopt);
+    EXPECT_EQ(stop_.reason, StopReason::kSyscall);
+    // The same, with a signal before the next instruction.
+    answers_.parks = true;
+    answers_.refuse = false;
+    answers_.deadline = monotonic_time() + 300'000'000;
+    const int before = answers_.parked_calls.load();
+    for (int i = 0; i < 20'000 && stop_.reason == StopReason::kSyscall; ++i) stop_ = thread_->complete_syscall(0);
+    if (answers_.parked_calls.load() == before) GTEST_SKIP() << "no CPU for the poller";
+    ASSERT_EQ(stop_.reason, StopReason::kTimeout);
+    answers_.parks = false;
+    thread_->take_parked();
+    stop_ = thread_->complete_and_stop(99);
+    ASSERT_EQ(stop_.reason, StopReason::kInterrupted);
+    EXPECT_EQ(thread_->registers().ip, at(prog_getpid_loop) + 7);
+    EXPECT_EQ(thread_->registers().ax, 99u);
 }
 
 }  // namespace

@@ -31,7 +31,9 @@ void CallPoller::poll_yielding() {
         sched_yield();
         now = monotonic_time();
         away = now - gave;
+        wake_in_time(now);
     }
+    wake_all();
     std::lock_guard lock(mutex_);
     yield_budget_.ended(monotonic_time(), answered_.load(std::memory_order_relaxed) - before,
                         next == YieldSession::Next::kDisturbed);

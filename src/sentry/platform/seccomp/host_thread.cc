@@ -12,6 +12,7 @@ namespace {
 
 constexpr int kSysSeccomp = 1;  // si_code of a SIGSYS that a filter raised
 constexpr uint64_t kSyscallSize = 2;
+constexpr int64_t kTimerSlack = 1'000'000;
 
 // The host would take these for orders to itself: restart the call. No Linux syscall returns them to user code.
 int64_t clean_result(int64_t result) { return result <= -512 && result >= -516 ? -EINTR : result; }
@@ -27,10 +28,14 @@ HostThread::HostThread(Listener listener, int pidfd, pid_t process, const FrameL
       pidfd_(pidfd),
       process_(process),
       slot_(*reinterpret_cast<CallSlot*>(area + STUB_AREA_HEADER + STUB_SLOT)),
+      park_line_(*reinterpret_cast<ParkLine*>(area + STUB_AREA_HEADER + STUB_PARK)),
       poller_(poller),
       sites_(sites) {}
 
-HostThread::~HostThread() { poller_.forget(*this); }
+HostThread::~HostThread() {
+    poller_.forget(*this);
+    count_running(false);
+}
 
 bool HostThread::start() {
     seccomp_notif notification;
@@ -57,6 +62,8 @@ bool HostThread::renew() {
 }
 
 void HostThread::clear() {
+    parked_.store(kNotParked, std::memory_order_relaxed);
+    late_ = false;
     slot_.state.store(0, std::memory_order_relaxed);
     set_facts({});
     counts_ = {};
@@ -95,6 +102,7 @@ void HostThread::send(int64_t answer) {
 Stop HostThread::wait(std::optional<int64_t> deadline) {
     Stop stop;
     seccomp_notif notification;
+    if (std::exchange(late_, false)) send(0);
     if (deadline && state_ != State::kDead && !listener_.wait_until(*deadline)) {
         stop.reason = StopReason::kTimeout;
         return stop;
@@ -109,13 +117,20 @@ Stop HostThread::wait(std::optional<int64_t> deadline) {
         claim();
         if (notification.data.nr == STUB_CALL_WAIT &&
             notification.data.instruction_pointer == stub_address(casemate_stub_call_wait_return)) [[unlikely]] {
+            notification_ = notification.id;
+            if (parked_.load(std::memory_order_acquire) == kParked && parked_until_ &&
+                monotonic_time() >= *parked_until_ - kTimerSlack) {
+                late_ = true;
+                state_ = State::kAtSyscall;
+                stop.reason = StopReason::kTimeout;
+                return stop;
+            }
             // The poller is done by now. If there is no answer, nobody asked: the application came here in another way.
             const uint32_t state = slot_.state.load(std::memory_order_acquire);
             if ((state & STUB_SLOT_STOPPING) != 0)
                 slot_.state.store(STUB_SLOT_ANSWERED, std::memory_order_release);
             else if ((state & STUB_SLOT_ANSWERED) == 0)
                 slot_.state.store(STUB_SLOT_ANSWERED | STUB_SLOT_REFUSED, std::memory_order_release);
-            notification_ = notification.id;
             send(0);
             continue;
         }
@@ -127,17 +142,22 @@ Stop HostThread::wait(std::optional<int64_t> deadline) {
 void HostThread::claim() {
     while (true) {
         uint32_t owner = kApplication;
-        if (owner_.compare_exchange_strong(owner, kDriver, std::memory_order_acquire)) {
-            poller_.application_stopped();
-            return;
-        }
+        if (owner_.compare_exchange_strong(owner, kDriver, std::memory_order_acquire)) return count_running(false);
         if (owner == kDriver) return;
         owner_.wait(kPoller, std::memory_order_acquire);
     }
 }
 
 void HostThread::release() {
-    if (owner_.exchange(kApplication, std::memory_order_acq_rel) != kApplication) poller_.application_goes();
+    if (owner_.exchange(kApplication, std::memory_order_acq_rel) != kApplication) count_running(true);
+}
+
+void HostThread::count_running(bool runs) {
+    if (runs_.exchange(runs, std::memory_order_acq_rel) == runs) return;
+    if (runs)
+        poller_.application_goes();
+    else
+        poller_.application_stopped();
 }
 
 void HostThread::set_facts(std::span<const CallFact> facts) {
@@ -172,7 +192,10 @@ void HostThread::release_from_poller() {
 
 HostThread::Served HostThread::serve_slot() {
     uint32_t asked = STUB_SLOT_WATCHED | STUB_SLOT_ASKED;
-    if (quick_calls_ == nullptr ||
+    const uint32_t parked = parked_.load(std::memory_order_acquire);
+    if (parked == kAnswering) return {false, true};  // it sees the answer already
+    // A parked call's application waits: what asks now is forged.
+    if (quick_calls_ == nullptr || parked != kNotParked ||
         !slot_.state.compare_exchange_strong(asked, STUB_SLOT_WATCHED | STUB_SLOT_TAKEN, std::memory_order_acquire))
         return {};
     SyscallStop call;
@@ -181,8 +204,15 @@ HostThread::Served HostThread::serve_slot() {
     std::memcpy(call.args, slot_.args, sizeof(call.args));
     call.ip = slot_.ip;
     const auto answer = quick_calls_->answer_now(call);
+    if (answer && answer->parked) {
+        park(answer->deadline);
+        quick_calls_->parked();
+        quick_calls_->answered();
+        return {true, !rhythm_.was_asked(true, 0)};
+    }
     uint32_t state = STUB_SLOT_WATCHED;
     if (!answer) {
+        poller_.wake_all();
         state |= STUB_SLOT_ANSWERED | STUB_SLOT_REFUSED;
     } else {
         slot_.args[0] = static_cast<uint64_t>(clean_result(answer->result));
@@ -194,8 +224,55 @@ HostThread::Served HostThread::serve_slot() {
     return {answer.has_value(), !rhythm_.was_asked(answer.has_value(), answer ? 0 : monotonic_time())};
 }
 
+void HostThread::park(std::optional<int64_t> deadline) {
+    constexpr int64_t kSecond = 1'000'000'000;
+    // In the past is at once; 0 would be never.
+    const int64_t until = deadline ? std::max<int64_t>(*deadline, kSecond) : 0;
+    park_line_.seconds = until / kSecond;
+    park_line_.nanoseconds = until % kSecond;
+    parked_until_ = deadline;
+    count_running(false);
+    poller_.wake_all();
+    parked_.store(kParked, std::memory_order_release);
+    slot_.state.store(STUB_SLOT_WATCHED | STUB_SLOT_ANSWERED | STUB_SLOT_PARKED, std::memory_order_release);
+}
+
+void HostThread::answer_parked(int64_t result) {
+    slot_.args[0] = static_cast<uint64_t>(clean_result(result));
+    count_running(true);
+    slot_.state.fetch_and(~uint32_t{STUB_SLOT_PARKED}, std::memory_order_acq_rel);
+    parked_.store(kNotParked, std::memory_order_release);
+    poller_.wake(slot_.state);
+}
+
+bool HostThread::answer_stopped(int64_t result) {
+    uint32_t parked = kParked;
+    if (parked_.compare_exchange_strong(parked, kAnswering, std::memory_order_acq_rel) || parked != kStopped)
+        return false;
+    registers_.ax = static_cast<uint64_t>(clean_result(result));
+    parked_.store(kNotParked, std::memory_order_release);
+    return true;
+}
+
+void HostThread::take_parked() {
+    uint32_t parked = kStopped;
+    parked_.compare_exchange_strong(parked, kNotParked, std::memory_order_acq_rel);
+}
+
+bool HostThread::stop_parked() {
+    while (true) {
+        uint32_t parked = kParked;
+        if (parked_.compare_exchange_strong(parked, kStopped, std::memory_order_acq_rel)) return true;
+        if (parked != kAnswering) return parked == kStopped;
+        sched_yield();
+    }
+}
+
 void HostThread::set_quick_calls(QuickCalls* calls) {
-    if (calls == nullptr) poller_.forget(*this);
+    if (calls == nullptr) {
+        poller_.forget(*this);
+        count_running(false);
+    }
     quick_calls_ = calls;
 }
 
@@ -205,9 +282,9 @@ void HostThread::count_call(SyscallStop& call) {
     if (count.calls <= kOften && ++count.calls == kOften) call.often = true;
     // Only who comes through the trampoline could use a slot. The application may lie; it would be watched in vain.
     if (quick_calls_ == nullptr || slot_.ip != call.ip) return;
-    poller_.slow_call();
     const int64_t now = monotonic_time();
-    if (rhythm_.call_came(now, poller_.crowd()) || (poller_.shares() && rhythm_.may_be_asked(now)))
+    const bool fast = poller_.slow_call(now);
+    if (rhythm_.call_came(now, poller_.crowd()) || (fast && rhythm_.may_be_asked(now)))
         poller_.watch(*this, now, rhythm_.steady());
 }
 
@@ -240,11 +317,20 @@ bool HostThread::leave_trampoline(StopReason reason, const FaultStop& fault) {
             registers_.cx = slot_.ip;
             registers_.ip = done ? registers_.cx : registers_.cx - kSyscallSize;
         } else {
-            const uint32_t state =
-                ip < asked || ip == back ? 0 : slot_.state.fetch_and(STUB_SLOT_WATCHED, std::memory_order_acq_rel);
+            if (ip >= stub_address(casemate_stub_call_park) && ip < stub_address(casemate_stub_call_unparked)) {
+                registers_.di = park_line_.rdi;
+                registers_.si = slot_.args[1];
+                registers_.dx = slot_.args[2];
+                registers_.r10 = slot_.args[3];
+                registers_.r9 = slot_.args[5];
+            }
+            const bool was_asked = ip >= asked && ip < back;
+            const bool parked = was_asked && stop_parked();
+            const uint32_t state = was_asked ? slot_.state.fetch_and(STUB_SLOT_WATCHED, std::memory_order_acq_rel) : 0;
             const uint64_t behind = slot_.ip;
-            const bool done =
-                (state & (STUB_SLOT_ANSWERED | STUB_SLOT_STOPPING)) != 0 && (state & STUB_SLOT_REFUSED) == 0;
+            // Of a parked call the result is still to come.
+            const bool done = parked || ((state & (STUB_SLOT_ANSWERED | STUB_SLOT_STOPPING)) != 0 &&
+                                         (state & (STUB_SLOT_REFUSED | STUB_SLOT_PARKED)) == 0);
             registers_.ax = done ? slot_.args[0] : slot_.nr;
             registers_.ip = done ? behind : behind - kSyscallSize;
             registers_.cx = behind;
@@ -279,6 +365,16 @@ void HostThread::go_on() {
 }
 
 void HostThread::answer(int64_t result, WakeOn where) {
+    switch (parked_.load(std::memory_order_acquire)) {
+        case kParked:  // its driver, at the deadline
+            answer_parked(result);
+            if (std::exchange(late_, false)) send(0);
+            return;
+        case kAnswering:
+            return answer_parked(result);
+        default:
+            break;
+    }
     if (where == WakeOn::kAnyCpu) listener_.set_same_cpu(false);
     if (state_ == State::kAtFrame) {
         registers_.ax = static_cast<uint64_t>(result);
@@ -293,6 +389,8 @@ void HostThread::answer_and_stop(int64_t result) {
     // The signal first: the thread waits killably (or in the handler, with signals blocked), so the answer is kept and
     // the frame holds everything.
     if (state_ != State::kDead) interrupt();
+    // A parked call's application comes out of its sleep, and its driver takes it from there.
+    if (parked_.load(std::memory_order_acquire) != kNotParked) return;
     answer(result, WakeOn::kThisCpu);
 }
 
@@ -314,6 +412,12 @@ Stop HostThread::complete_and_stop(int64_t result) {
         stop.has_registers = true;
         return stop;
     }
+    if (parked_.load(std::memory_order_acquire) == kParked) {
+        // At its deadline, in a notification, which the signal ends once it is answered.
+        interrupt();
+        answer(result, WakeOn::kThisCpu);
+        return wait();
+    }
     answer_and_stop(result);
     return wait();
 }
@@ -327,6 +431,7 @@ void HostThread::take_stop(const seccomp_notif& notification, Stop& stop) {
         if (data.args[0] != stub_area_ + layout_.frame) return condemn(stop);
         return take_frame(static_cast<int>(data.args[3]), notification, stop);
     }
+    stop_parked();
     state_ = State::kAtSyscall;
     stop.reason = StopReason::kSyscall;
     stop.syscall.arch = data.arch;
@@ -380,6 +485,7 @@ void HostThread::take_frame(int signo, const seccomp_notif& notification, Stop& 
             // interrupt(), or the application called the stub's code itself: nothing happened that needs an answer.
             break;
     }
+    stop_parked();
     if (leave_trampoline(stop.reason, stop.fault)) stop.reason = StopReason::kInterrupted;
 }
 

@@ -3,6 +3,9 @@
 // The hot path is send() and wait(): one SEND and one RECV, no locks, no allocations. Faster still, a call may come in
 // the thread's slot (call_poller.h): then the poller, not the thread's driver, asks for the answer. Who has the thread
 // in hand says owner_: the application (anything may come), its driver (from a stop until the answer), or the poller.
+//
+// A call in the slot that would wait is parked: the application sleeps in the stub on the slot's word, and is answered
+// there by whoever has the result, without a notification.
 #pragma once
 
 #include <array>
@@ -45,6 +48,8 @@ class HostThread {
     void go_on();
     void answer(int64_t result, WakeOn where);
     void answer_and_stop(int64_t result);
+    bool answer_stopped(int64_t result);
+    void take_parked();
     // kTimeout comes up to a millisecond early.
     Stop wait(std::optional<int64_t> deadline = std::nullopt);
     Registers& registers() { return registers_; }
@@ -77,8 +82,17 @@ class HostThread {
   private:
     enum Owner : uint32_t { kApplication, kDriver, kPoller };
     enum class State { kDead, kAtFrame, kAtSyscall };
+    // The call in the slot: not parked; the application waits for its answer; the same, but it is being answered; its
+    // driver has got something else of the thread before the answer, and takes that.
+    enum Parked : uint32_t { kNotParked, kParked, kAnswering, kStopped };
 
     void send(int64_t answer);
+    void park(std::optional<int64_t> deadline);
+    void answer_parked(int64_t result);
+    // The driver has got something of the thread: a parked call is not answered in the slot any more. False: it was not
+    // parked, or is answered.
+    bool stop_parked();
+    void count_running(bool runs);
     void take_stop(const seccomp_notif& notification, Stop& stop);
     void take_frame(int signo, const seccomp_notif& notification, Stop& stop);
     void clear();
@@ -107,6 +121,11 @@ class HostThread {
     pid_t thread_id_ = 0;
 
     CallSlot& slot_;
+    ParkLine& park_line_;
+    std::atomic<uint32_t> parked_{kNotParked};
+    std::optional<int64_t> parked_until_;  // written before parked_
+    bool late_ = false;                    // driver's: the application of a parked call is told at the next wait()
+    std::atomic<bool> runs_{false};
     CallPoller& poller_;
     CallSites& sites_;
     std::atomic<uint64_t> facts_address_{0};

@@ -50,7 +50,9 @@ class CallRhythm {
 // Whether there is a CPU to look from.
 class PollBudget {
   public:
-    static constexpr int64_t kIdle = 50'000;        // without a call: go to sleep
+    static constexpr int64_t kIdle = 50'000;         // without a call: go to sleep
+    static constexpr int64_t kSharedIdle = 200'000;  // the same where a CPU was taken: to begin again costs more
+    static constexpr int64_t kSharedContended = 1'000'000;
     static constexpr int64_t kContended = 100'000;  // between two looks: somebody else wants this CPU
 
     static constexpr int64_t kSlowWake = 500'000;  // until it ran after it was woken: the same
@@ -115,18 +117,17 @@ class SharedCpuTrial {
     // shall stop.
     bool goes_well(int64_t now, uint64_t calls, int callers, int running) {
         const int64_t elapsed = now - window_;
-        well_ = rate_of(calls - calls_, elapsed) >= needed_ && callers >= running;
-        window_ = now;
-        calls_ = calls;
-        if (well_) pause_ = kLeastPause;
-        return well_ && now < trusted_until_;
+        judge(rate_of(calls - calls_, elapsed) >= needed_ && callers >= running);
+        started(now, calls);
+        return well() && now < trusted_until_;
     }
     bool step_is_over(int64_t now) const { return now - window_ >= kStep; }
-    // `pushed_out`: the CPU was not to be had.
-    void ended(int64_t now, bool pushed_out) {
+    // `pushed_out`: the CPU was not to be had. Otherwise there were no calls for a while, or it went badly.
+    void ended(int64_t now, uint64_t calls, bool pushed_out) {
+        if (window_ != 0 && now > window_ && well()) judge(rate_of(calls - calls_, now - window_) >= needed_);
         window_ = 0;
-        if (well_ && !pushed_out) return;
-        well_ = true;
+        if (well() && !pushed_out) return;
+        bad_steps_ = 0;
         trusted_until_ = 0;
         not_before_ = now + pause_;
         pause_ = std::min(pause_ * 2, kMostPause);
@@ -139,7 +140,13 @@ class SharedCpuTrial {
     }
     int64_t window_ = 0, needed_ = 0, trusted_until_ = 0, not_before_ = 0, pause_ = kLeastPause;
     uint64_t calls_ = 0;
-    bool well_ = true;
+    static constexpr int kBadSteps = 2;  // one may be chance
+    void judge(bool well) {
+        bad_steps_ = well ? 0 : bad_steps_ + 1;
+        if (well) pause_ = kLeastPause;
+    }
+    bool well() const { return bad_steps_ < kBadSteps; }
+    int bad_steps_ = 0;
 };
 
 }  // namespace casemate::sentry::seccomp

@@ -130,14 +130,14 @@ TEST_F(SharedCpuTrialTest, GoesOnWhileItPaysAndIsMeasuredAgain) {
     int64_t begun = now_;
     while (step(200)) ASSERT_LT(now_ - begun, 2 * SharedCpuTrial::kTrust);
     EXPECT_GE(now_ - begun, SharedCpuTrial::kTrust / 2);
-    trial_.ended(now_, false);
+    trial_.ended(now_, calls_, false);
     // It did pay: nothing but the measurement comes before the next.
     auto waited = wait_for_start(100);
     ASSERT_TRUE(waited);
     EXPECT_LE(*waited, 2 * SharedCpuTrial::kWindow);
     // After a pause without calls it goes on at once.
     EXPECT_TRUE(step(200));
-    trial_.ended(now_, false);
+    trial_.ended(now_, calls_, false);
     pass(0, 10 * kMillisecond);
     EXPECT_EQ(wait_for_start(100), 0);
 }
@@ -149,18 +149,33 @@ TEST_F(SharedCpuTrialTest, WhatDoesNotPayIsTriedLaterAndLater) {
         ASSERT_TRUE(waited);
         EXPECT_GT(*waited, last);
         last = *waited;
+        EXPECT_TRUE(step(105));  // once may be chance
         EXPECT_FALSE(step(105));
-        trial_.ended(now_, false);
+        trial_.ended(now_, calls_, false);
     }
     EXPECT_GE(last, 100 * kMillisecond);
     // Nor when somebody else wanted the CPU, or an application did something else than to call.
     ASSERT_TRUE(wait_for_start(100));
     EXPECT_TRUE(step(300));
-    trial_.ended(now_, true);
+    trial_.ended(now_, calls_, true);
     auto waited = wait_for_start(100);
     ASSERT_TRUE(waited);
     EXPECT_GE(*waited, 10 * kMillisecond);
+    EXPECT_TRUE(step(300, 1, 2));
     EXPECT_FALSE(step(300, 1, 2));
+}
+
+// A session that ends before its first step for want of calls is judged all the same.
+TEST_F(SharedCpuTrialTest, ShortSessionsThatDoNotPayAreNotRepeated) {
+    ASSERT_TRUE(wait_for_start(100));
+    pass(30, SharedCpuTrial::kStep / 4);
+    trial_.ended(now_, calls_, false);
+    EXPECT_EQ(wait_for_start(100), 0);
+    pass(30, SharedCpuTrial::kStep / 4);
+    trial_.ended(now_, calls_, false);
+    auto waited = wait_for_start(100);
+    ASSERT_TRUE(waited);
+    EXPECT_GE(*waited, 10 * kMillisecond);
 }
 
 }  // namespace

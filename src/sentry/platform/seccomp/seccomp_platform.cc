@@ -19,6 +19,8 @@ class SeccompThread final : public AppThread {
     void go_on() override { thread_.go_on(); }
     void answer(int64_t result, WakeOn where) override { thread_.answer(result, where); }
     void answer_and_stop(int64_t result) override { thread_.answer_and_stop(result); }
+    bool answer_stopped(int64_t result) override { return thread_.answer_stopped(result); }
+    void take_parked() override { thread_.take_parked(); }
     Stop wait(std::optional<int64_t> deadline) override { return thread_.wait(deadline); }
     Registers& registers() override { return thread_.registers(); }
     std::span<std::byte> fp_state() override { return thread_.fp_state(); }

@@ -3,8 +3,8 @@
 // It uses registers only: no stack, no writable memory is ever read to decide anything, because application threads
 // share the address space and may write all of it. What it does is ordered by pages that are read-only here, and by the
 // kernel's replies to its notifications. Applications may jump to any byte of it: every syscall below is refused by the
-// application threads' filter, but for rt_sigreturn, one futex wake and one sched_yield, which are harmless with any
-// arguments.
+// application threads' filter, but for rt_sigreturn, one futex wake, one futex wait and one sched_yield, which are
+// harmless with any arguments.
 
 #include <asm/unistd.h>
 
@@ -12,6 +12,8 @@
 
 #define FUTEX_WAIT 0
 #define FUTEX_WAKE 1
+#define FUTEX_WAIT_BITSET 9
+#define ETIMEDOUT 110
 #define PR_SET_PDEATHSIG 1
 #define SIGKILL 9
 #define SIGCHLD 17
@@ -28,7 +30,8 @@
     .globl casemate_stub_sigreturn_return, casemate_stub_wake_return, casemate_stub_map_return
     .globl casemate_stub_call, casemate_stub_call_saved, casemate_stub_call_known, casemate_stub_call_known_end
     .globl casemate_stub_call_stored, casemate_stub_call_asked, casemate_stub_call_yield_return
-    .globl casemate_stub_call_wait_return, casemate_stub_call_back, casemate_stub_call_end
+    .globl casemate_stub_call_wait_return, casemate_stub_call_park, casemate_stub_call_park_return
+    .globl casemate_stub_call_unparked, casemate_stub_call_back, casemate_stub_call_end
 
 casemate_stub_begin:
 
@@ -330,7 +333,7 @@ casemate_stub_call_asked:
     jnz 2b
 7:  lock btrl $STUB_SLOT_ASKED_BIT, STUB_SLOT_STATE(%r11)
     jc 4f                       // nobody took it
-    mov $STUB_CALL_WAIT, %eax   // somebody is at it, and it takes long
+9:  mov $STUB_CALL_WAIT, %eax   // somebody is at it, and it takes long
     syscall
 casemate_stub_call_wait_return:
     rdgsbase %r11
@@ -338,10 +341,42 @@ casemate_stub_call_wait_return:
     testb $STUB_SLOT_ANSWERED, STUB_SLOT_STATE(%r11)
     jnz 3f
     jmp 1b
-3:  testb $STUB_SLOT_REFUSED, STUB_SLOT_STATE(%r11)
+3:  testb $STUB_SLOT_PARKED, STUB_SLOT_STATE(%r11)
+    jnz 10f
+    testb $STUB_SLOT_REFUSED, STUB_SLOT_STATE(%r11)
     jnz 5f
     mov STUB_SLOT_ARGS(%r11), %rax
     jmp *%rcx
+    // It would wait: so does this thread, on the slot's word.
+10: mov %rdi, STUB_PARK - STUB_SLOT + STUB_PARK_RDI(%r11)
+casemate_stub_call_park:
+11: mov STUB_SLOT_STATE(%r11), %edx
+    xor %eax, %eax
+    test $STUB_SLOT_PARKED, %dl
+    jz 2f
+    mov %r11, %rdi
+    mov $FUTEX_WAIT_BITSET, %esi
+    lea STUB_PARK - STUB_SLOT + STUB_PARK_SECONDS(%r11), %r10
+    cmpq $0, (%r10)
+    jne 1f
+    xor %r10d, %r10d
+1:  mov $-1, %r9d
+    mov $__NR_futex, %eax
+    syscall
+casemate_stub_call_park_return:
+    rdgsbase %r11
+    cmp $-ETIMEDOUT, %rax
+    jne 11b
+2:  mov STUB_PARK - STUB_SLOT + STUB_PARK_RDI(%r11), %rdi
+    mov STUB_SLOT_ARGS + 8(%r11), %rsi
+    mov STUB_SLOT_ARGS + 16(%r11), %rdx
+    mov STUB_SLOT_ARGS + 24(%r11), %r10
+    mov STUB_SLOT_ARGS + 40(%r11), %r9
+casemate_stub_call_unparked:
+    test %eax, %eax
+    jnz 9b
+    mov STUB_SLOT_IP(%r11), %rcx
+    jmp 3b
 6:  mov $__NR_sched_yield, %eax
     syscall
 casemate_stub_call_yield_return:

@@ -57,6 +57,11 @@
 #define STUB_SLOT_REFUSED 8
 #define STUB_SLOT_WATCHED 16
 #define STUB_SLOT_STOPPING 32 /* there is an answer, but the application is to be stopped before it sees it */
+#define STUB_SLOT_PARKED 64   /* with ANSWERED: the answer comes later, when this bit goes */
+// Behind the slot: what a parked call needs.
+#define STUB_PARK 0x80
+#define STUB_PARK_SECONDS 0 /* of CLOCK_MONOTONIC, with nanoseconds behind it; 0: for ever */
+#define STUB_PARK_RDI 16
 // How often an application looks for its answer before it takes the slow way.
 #define STUB_SLOT_PATIENCE 300
 // How often it gives its CPU away for one.
@@ -124,6 +129,13 @@ struct CallSlot {
     uint64_t args[6];  // the first one becomes the result
     uint64_t ip;       // behind the site's syscall instruction
 };
+// What a parked call needs, behind the slot. Application-controlled.
+struct ParkLine {
+    int64_t seconds, nanoseconds;  // when the application shall stop waiting
+    uint64_t rdi;                  // saved by the stub
+};
+static_assert(offsetof(ParkLine, seconds) == STUB_PARK_SECONDS && offsetof(ParkLine, rdi) == STUB_PARK_RDI &&
+              STUB_PARK == STUB_SLOT + 64 && STUB_AREA_HEADER + STUB_PARK + sizeof(ParkLine) <= STUB_AREA_SIZE);
 static_assert(sizeof(CallSlot) == 64 && offsetof(CallSlot, nr) == STUB_SLOT_NR &&
               offsetof(CallSlot, args) == STUB_SLOT_ARGS && offsetof(CallSlot, ip) == STUB_SLOT_IP);
 static_assert(sizeof(AreaHeader) == STUB_SLOT && offsetof(AreaHeader, self) == STUB_HEADER_SELF &&
@@ -206,6 +218,9 @@ extern const char casemate_stub_call_yield_return[];  // behind the one allowed 
 extern const char casemate_stub_call_asked[];         // from here on it is asked
 extern const char casemate_stub_call_wait_return[];   // behind the syscall of STUB_CALL_WAIT
 extern const char casemate_stub_call_back[];          // from here on the call goes the slow way
+extern const char casemate_stub_call_park[];          // from here on a parked call's registers are in slot and ParkLine
+extern const char casemate_stub_call_park_return[];   // behind the one allowed FUTEX_WAIT_BITSET
+extern const char casemate_stub_call_unparked[];      // they are back
 extern const char casemate_stub_call_end[];
 }
 

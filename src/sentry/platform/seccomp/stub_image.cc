@@ -66,7 +66,9 @@ std::vector<sock_filter> app_filter() {
     append(program, {skip_if(BPF_JEQ, SYS_sched_yield, 0, 7)});
     append_from_place(program, casemate_stub_call_yield_return, SECCOMP_RET_USER_NOTIF);
     append(program, {skip_if(BPF_JEQ, SYS_futex, 1, 0), give(SECCOMP_RET_USER_NOTIF), load(arg_low(1)),
-                     skip_if(BPF_JEQ, FUTEX_WAKE, 1, 0), give(SECCOMP_RET_USER_NOTIF)});
+                     skip_if(BPF_JEQ, FUTEX_WAIT_BITSET, 0, 7)});
+    append_from_place(program, casemate_stub_call_park_return, SECCOMP_RET_USER_NOTIF);
+    append(program, {skip_if(BPF_JEQ, FUTEX_WAKE, 1, 0), give(SECCOMP_RET_USER_NOTIF)});
     append_from_place(program, casemate_stub_wake_return, SECCOMP_RET_USER_NOTIF);
     return program;
 }
