@@ -171,6 +171,8 @@ class HostInode final : public Inode {
     SysResult<void> look_up_path(std::string_view path, bool open);
     // Asks for the attributes of a name and of those that are listed behind it, of more each time.
     SysResult<void> fetch_attributes(std::string_view name);
+    // The same in a shared tree, for names that follow each other as they were listed. False: nothing was asked.
+    bool fetch_ahead(std::string_view name);
     // What a reply to a change of names here tells of this directory.
     void take_own(const HostFiles::Answer& answer);
     uint16_t parent_flag() const { return host().shared() ? 0 : fileserver::kFlagParent; }

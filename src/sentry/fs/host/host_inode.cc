@@ -358,7 +358,9 @@ SysResult<Ref<Inode>> HostInode::lookup(std::string_view name) {
             Names& names = names_locked();
             hint = names.take_hint(name);
             if (hint && host().shared() && monotonic_now() - hint->when > HostFileSystem::kSharedValidity) hint.reset();
-            if (!hint && names.complete) {
+            if (const Attributes* ahead = hint ? nullptr : names.ahead.find(name)) {
+                known = *ahead;
+            } else if (!hint && names.complete) {
                 auto found = names.entries.find(name);
                 if (found == names.entries.end()) return Errno(ENOENT);
                 if (found->second.has_attributes) {
@@ -387,6 +389,7 @@ SysResult<Ref<Inode>> HostInode::lookup(std::string_view name) {
             return Ref<Inode>(child);
         }
         if (round == 2) return Errno(ENOENT);
+        if (round == 0 && fetch_ahead(name)) continue;
         if (list) {
             auto loaded = load_names(kWorthKnowing, false);
             if (!loaded.ok() && loaded.error() != Errno(EFBIG)) return loaded.error();
@@ -443,6 +446,56 @@ SysResult<void> HostInode::fetch_attributes(std::string_view name) {
         found->second.has_attributes = true;
     }
     return {};
+}
+
+bool HostInode::fetch_ahead(std::string_view name) {
+    constexpr size_t kMostAtOnce = 64;
+    constexpr uint32_t kMostStrays = 8;
+    std::vector<std::string> asked;
+    std::string names;
+    {
+        std::lock_guard lock(mutex_);
+        if (!names_ || !names_->ahead.order) return false;
+        Names::Ahead& ahead = names_->ahead;
+        const auto& listed = ahead.order->entries;
+        // Who goes through the directory comes to the next one; everybody else asks alone.
+        const bool next = ahead.cursor < listed.size() && listed[ahead.cursor].name == name;
+        if (!next) {
+            size_t at = 0;
+            if (++ahead.strays > kMostStrays) {
+                ahead.order.reset();
+                return false;
+            }
+            if (ahead.cursor > 0 && listed[ahead.cursor - 1].name == name) return false;
+            while (at < listed.size() && listed[at].name != name) ++at;
+            ahead.cursor = at == listed.size() ? 0 : at + 1;
+            ahead.asked = 0;
+            return false;
+        }
+        ahead.strays = 0;
+        ahead.asked = std::min(kMostAtOnce, ahead.asked == 0 ? 4 : ahead.asked * 4);
+        for (size_t at = ahead.cursor; at < listed.size() && asked.size() < ahead.asked; ++at) {
+            asked.push_back(listed[at].name);
+            names.append(listed[at].name).push_back('\0');
+        }
+        ahead.cursor += asked.size();
+    }
+    auto address = this->address();
+    if (!address.ok()) return false;
+    Request request = request_of(Op::kAttributesOf, address->node);
+    const Nanoseconds when = monotonic_now();
+    auto answer = host().client().call(request, address->path, {}, names);
+    if (!answer.ok()) return false;
+    std::lock_guard lock(mutex_);
+    Names::Ahead& ahead = names_locked().ahead;
+    ahead.attributes.clear();
+    ahead.when = when;
+    for (size_t i = 0; i < asked.size() && (i + 1) * sizeof(Attributes) <= answer->data.size(); ++i) {
+        Attributes attributes;
+        std::memcpy(&attributes, answer->data.data() + i * sizeof(attributes), sizeof(attributes));
+        if (attributes.inode != 0) ahead.attributes.emplace(std::move(asked[i]), attributes);
+    }
+    return ahead.attributes.contains(name);
 }
 
 void HostInode::prefetch(std::string_view rest, bool open) {
@@ -578,6 +631,7 @@ bool HostInode::revalidate_child(std::string_view name, Inode* child) {
         {
             std::lock_guard lock(mutex_);
             Names& names = names_locked();
+            if (const Attributes* ahead = names.ahead.find(name)) return same(*ahead);
             for (size_t i = 0; i < names.hints.size(); ++i) {
                 Names::Hint& hint = names.hints[i];
                 if (hint.name != name || monotonic_now() - hint.when > HostFileSystem::kSharedValidity) continue;
@@ -585,7 +639,7 @@ bool HostInode::revalidate_child(std::string_view name, Inode* child) {
                 return true;
             }
         }
-        if (round == 0 && !look_up_path(name, false).ok()) return false;
+        if (round == 0 && !fetch_ahead(name) && !look_up_path(name, false).ok()) return false;
     }
     return false;
 }
@@ -776,6 +830,7 @@ SysResult<std::shared_ptr<const Listing>> HostInode::listing() {
                 auto listing = names_->listing;
                 // Shared trees: names are not believed any longer than this.
                 if (host().shared()) {
+                    names_->ahead = {.order = listing};
                     names_->complete = false;
                     names_->listing.reset();
                     names_->entries.clear();
@@ -797,6 +852,7 @@ void HostInode::name_added(std::string_view name, HostInode& child) {
     if (!names_) return;
     ++names_->version;
     (void)names_->take_hint(name);
+    names_->ahead.forget(name);
     if (!names_->complete) return;
     names_->entries.insert_or_assign(std::string(name), entry);
     names_->listing.reset();
@@ -808,6 +864,7 @@ void HostInode::name_removed(std::string_view name) {
     if (!names_) return;
     ++names_->version;
     (void)names_->take_hint(name);
+    names_->ahead.forget(name);
     auto found = names_->entries.find(name);
     if (found != names_->entries.end()) names_->entries.erase(found);
     names_->listing.reset();

@@ -33,6 +33,28 @@ struct HostInode::Names {
     size_t cursor = 0;
     uint32_t version = 0;
 
+    // Shared trees: the order in which the directory was last read, and the attributes of some names in it, asked for
+    // together when they were looked at one after the other. Believed as long as everything there.
+    struct Ahead {
+        std::shared_ptr<const Listing> order;
+        size_t cursor = 0;
+        size_t asked = 0;     // how many the last time
+        uint32_t strays = 0;  // names looked at out of order, since one was in order
+        Nanoseconds when = 0;
+        std::unordered_map<std::string, fileserver::Attributes, Hash, std::equal_to<>> attributes;
+
+        const fileserver::Attributes* find(std::string_view name) const {
+            auto found = attributes.find(name);
+            if (found == attributes.end() || monotonic_now() - when > HostFileSystem::kSharedValidity) return nullptr;
+            return &found->second;
+        }
+        void forget(std::string_view name) {
+            auto found = attributes.find(name);
+            if (found != attributes.end()) attributes.erase(found);
+        }
+    };
+    Ahead ahead;
+
     // Answers that came along with another one, waiting for the walk to reach them.
     struct Hint {
         std::string name;

@@ -250,6 +250,49 @@ TEST_F(HostTest, NamesInASharedTreeAreMadeAndRemovedByOneQuestion) {
     for (int i = 0; i < kFiles; ++i) EXPECT_NE(::access(on_host(name(i)).c_str(), F_OK), 0) << i;
 }
 
+TEST_F(HostTest, FilesOfASharedTreeAreLookedAtTogether) {
+    constexpr int kFiles = 200;
+    ASSERT_EQ(::mkdir(on_host("d").c_str(), 0755), 0);
+    for (int i = 0; i < kFiles; ++i) host_write("d/f" + std::to_string(i), std::string(static_cast<size_t>(i), 'x'));
+    std::vector<std::string> order;
+    DIR* directory = ::opendir(on_host("d").c_str());
+    ASSERT_NE(directory, nullptr);
+    while (dirent* entry = ::readdir(directory))
+        if (entry->d_name[0] == 'f') order.push_back(entry->d_name);
+    ::closedir(directory);
+    attach(fileserver::kMountShared);
+    boot_root(files_);
+    struct stat info;
+    // What is known is soon old: a slow machine asks more often, but not each time.
+    uint64_t fewest = ~uint64_t{0};
+    for (int round = 0; round < 50 && fewest > kFiles / 2; ++round) {
+        EXPECT_EQ(list("/d").size(), size_t{kFiles});
+        uint64_t before = client_->round_trips();
+        for (const std::string& name : order) {
+            ASSERT_EQ(stat_path("/d/" + name, info), 0) << name;
+            EXPECT_EQ(info.st_size, std::stoi(name.substr(1)));
+        }
+        fewest = std::min(fewest, client_->round_trips() - before);
+    }
+    EXPECT_LE(fewest, uint64_t{kFiles / 2});
+    // What others change or remove is seen, and one's own changes at once.
+    EXPECT_EQ(list("/d").size(), size_t{kFiles});
+    for (size_t i = 0; i + 1 < order.size(); i += 2) {
+        ASSERT_EQ(stat_path("/d/" + order[i], info), 0);
+        ASSERT_EQ(call(SYS_chmod, "/d/" + order[i + 1], 0600), 0);
+        ASSERT_EQ(stat_path("/d/" + order[i + 1], info), 0);
+        EXPECT_EQ(info.st_mode & 07777, 0600u);
+        ASSERT_EQ(call(SYS_unlink, "/d/" + order[i + 1]), 0);
+        ASSERT_EQ(stat_path("/d/" + order[i + 1], info), -ENOENT);
+    }
+    ASSERT_EQ(::truncate(on_host("d/" + order[0]).c_str(), 5000), 0);
+    ASSERT_EQ(::unlink(on_host("d/" + order[2]).c_str()), 0);
+    ::usleep(30'000);
+    ASSERT_EQ(stat_path("/d/" + order[0], info), 0);
+    EXPECT_EQ(info.st_size, 5000);
+    EXPECT_EQ(stat_path("/d/" + order[2], info), -ENOENT);
+}
+
 TEST_F(HostTest, OthersNamesInASharedTreeAreRespected) {
     ASSERT_EQ(::chmod(directory_.c_str(), 0755), 0);
     attach(fileserver::kMountShared);
