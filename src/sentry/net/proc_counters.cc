@@ -23,6 +23,16 @@ namespace {
 
 using Values = std::map<std::string_view, uint64_t>;
 
+// Linux's names of what the stack counts (net/stack/stack.h, TcpEvent).
+constexpr std::string_view kTcpEventNames[] = {
+    "SyncookiesRecv",  "SyncookiesFailed",    "EmbryonicRsts",   "TW",
+    "PAWSEstab",       "DelayedACKs",         "TCPSackRecovery", "TCPRenoRecovery",
+    "TCPFastRetrans",  "TCPSlowStartRetrans", "TCPTimeouts",     "TCPLossProbes",
+    "TCPOFOQueue",     "TCPOFODrop",          "TCPOFOMerge",     "TCPChallengeACK",
+    "TCPSYNChallenge", "TCPKeepAlive"};
+static_assert(std::size(kTcpEventNames) == static_cast<size_t>(stack::TcpEvent::kCount));
+constexpr std::string_view kMarkNames[] = {"InNoECTPkts", "InECT1Pkts", "InECT0Pkts", "InCEPkts"};
+
 // The inside's and the links' together, by Linux's names.
 struct Counted {
     Values ip[2], icmp[2], udp[2], tcp, tcp_ext, ip_ext;
@@ -89,7 +99,14 @@ Counted count(Network& network) {
                    {"ListenOverflows", own.tcp_overflows},
                    {"ListenDrops", own.tcp_overflows},
                    {"TCPRetransFail", 0}};
+    for (size_t i = 0; i < std::size(kTcpEventNames); i++) all.tcp_ext[kTcpEventNames[i]] = links.events[i];
     all.ip_ext = {{"InOctets", all.ip[0]["InOctets"]}, {"OutOctets", all.ip[0]["OutOctets"]}};
+    for (int mark = 0; mark < 4; mark++) {
+        // What stays inside carries no mark.
+        uint64_t inside[2] = {mark == 0 ? own.packets[0].load() : 0, mark == 0 ? own.packets[1].load() : 0};
+        all.ip_ext[kMarkNames[mark]] = inside[0] + links.marks[0][mark];
+        all.ip[1][kMarkNames[mark]] = inside[1] + links.marks[1][mark];
+    }
     uint64_t in = 0, out = 0;
     for (const Link& link : network.interfaces().links()) {
         if (link.loopback()) continue;

@@ -247,6 +247,11 @@ void Wire::udp_error(const InetEndpoint& local, const InetEndpoint& peer, int er
     static_cast<DatagramSocket&>(*found).hear_error(std::move(queued), error == ECONNREFUSED);
 }
 
+int Wire::ecn() {
+    std::string setting = network_.kept_setting("ipv4/tcp_ecn", "2");
+    return setting == "0" ? 0 : setting == "1" ? 1 : 2;
+}
+
 bool Wire::raw_input(const stack::InPacket& from) {
     Packet packet = packet_of(from);
     return !packet.data || deliver_from_link(network_, from.protocol, packet);

@@ -36,6 +36,7 @@ class Wire final : public stack::Sockets {
     bool udp_input(const stack::InPacket& packet) override;
     void udp_error(const InetEndpoint& local, const InetEndpoint& peer, int error) override;
     bool raw_input(const stack::InPacket& packet) override;
+    int ecn() override;
 
   private:
     class Alarm;

@@ -53,6 +53,7 @@ struct Agreement {
     uint16_t mss = 536;
     int send_scale = -1, receive_scale = 0;  // send_scale -1: windows are not scaled
     bool sack = false, timestamps = false;
+    bool ecn = false;  // both take and send marks of congestion
     uint32_t recent_timestamp = 0;
     uint32_t window = 0;  // the peer's, as of the handshake's last segment
     uint32_t timestamp_offset = 0;
@@ -166,6 +167,8 @@ class Connection final : public TimerTarget {
     void append_locked(const TcpSegment& segment, Bytes payload);
     Chunk chunk_of(const TcpSegment& segment, Bytes payload);
     void urgent_received_locked(const TcpSegment& segment, uint64_t position);
+    void hear_marks_locked(const TcpSegment& segment);
+    void hear_echo_locked(uint64_t ack);
     bool at_mark_locked() const { return urgent_ != Urgent::kNone && urgent_at_ == read_position_; }
     bool urgent_is_here_locked() const { return urgent_ == Urgent::kUnread && urgent_at_ - read_position_ < unread_; }
     void take_front_locked(size_t size);
@@ -249,7 +252,11 @@ class Connection final : public TimerTarget {
     uint32_t segment_size_ = 536;  // payload of a full segment, options taken off
     uint32_t peer_mss_ = 536;
     bool sack_ = false, timestamps_ = false;
-    int send_scale_ = -1;  // -1: none
+    bool ecn_ = false, ecn_asked_ = false;                 // RFC 3168; asked_: by our SYN
+    bool congestion_seen_ = false, capable_seen_ = false;  // seen_: the peer is told until it has slowed down
+    bool slowed_down_ = false;                             // which the peer has yet to hear
+    uint64_t slowed_at_ = 0;                               // what was under way then was sent before
+    int send_scale_ = -1;                                  // -1: none
     int receive_scale_ = 0;
     uint32_t recent_timestamp_ = 0, timestamp_offset_ = 0;
 

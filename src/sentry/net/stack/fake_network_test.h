@@ -114,7 +114,9 @@ class FakeSockets final : public Sockets {
         raw.emplace_back(packet.payload.begin(), packet.payload.end());
         return packet.protocol == kIcmp || packet.protocol == kIcmp6;
     }
+    int ecn() override { return ecn_setting; }
     std::map<uint16_t, Ref<FakeListener>> listeners;
+    int ecn_setting = 2;
     uint16_t udp_port = 0;
     std::vector<Frame> datagrams, raw;
     std::vector<int> udp_errors;
@@ -173,6 +175,7 @@ class FakeNetwork {
                 hosts[from].sent.push_back(std::move(frame));
                 continue;
             }
+            if (change) change(from, frame);
             if (watch) watch(from, frame);
             if (chance(loss)) {
                 lost++;
@@ -253,6 +256,7 @@ class FakeNetwork {
     FakeHost hosts[2];
     bool cut_off = false;
     std::function<void(int from, const Frame& frame)> watch;
+    std::function<void(int from, Frame& frame)> change;  // what a router does to it
 
   private:
     std::mt19937 random_;

@@ -18,6 +18,7 @@ namespace casemate::sentry::stack {
 struct VirtioHeader {
     static constexpr uint8_t kNeedsChecksum = 1, kDataValid = 2;                       // flags
     static constexpr uint8_t kNone = 0, kTcp4 = 1, kUdp = 3, kTcp6 = 4, kUdpPart = 5;  // gso_type
+    static constexpr uint8_t kCwrOnce = 0x80;  // with gso_type: only the first segment carries the flag CWR
     uint8_t flags = 0, gso_type = kNone;
     uint16_t hdr_len = 0, gso_size = 0, csum_start = 0, csum_offset = 0;
 };

@@ -64,7 +64,11 @@ bool HalfOpenTable::check_cookie(const TcpSegment& segment, Agreement& agreement
     uint32_t cookie = segment.acknowledged - 1, initial = segment.sequence - 1;
     auto minute = static_cast<uint32_t>(stack_.now() / kMinute);
     if ((minute & 3) != (cookie >> 3 & 3)) minute--;
-    if (cookie_of(segment, initial, cookie & 7, minute) != cookie) return false;
+    if (cookie_of(segment, initial, cookie & 7, minute) != cookie) {
+        stack_.counters().happened(TcpEvent::kCookieRefused);
+        return false;
+    }
+    stack_.counters().happened(TcpEvent::kCookieConfirmed);
     agreement.initial_send = cookie;
     agreement.initial_receive = initial;
     agreement.mss = kCookieMss[cookie & 7];
@@ -108,7 +112,8 @@ void HalfOpenTable::answer(const Entry& entry, bool cookie) {
     }
     uint16_t window = kFirstWindow;
     if (agreed.receive_buffer != 0) window = static_cast<uint16_t>(std::min<size_t>(agreed.receive_buffer, window));
-    stack_.send_tcp_bare(entry.tuple, entry.link, agreed.initial_send, agreed.initial_receive + 1, kSyn | kAck, window,
+    stack_.send_tcp_bare(entry.tuple, entry.link, agreed.initial_send, agreed.initial_receive + 1,
+                         agreed.ecn ? kSyn | kAck | kEce : kSyn | kAck, window,
                          {options, static_cast<size_t>(p - options)});
 }
 
@@ -121,6 +126,8 @@ void HalfOpenTable::syn(TcpSegment& segment, const FoundListener& found) {
     agreed.initial_receive = segment.sequence;
     agreed.mss = segment.mss != 0 ? std::max<uint16_t>(segment.mss, 64) : 536;
     agreed.sack = segment.sack_permitted;
+    agreed.ecn =
+        (segment.flags & (kEce | kCwr)) == (kEce | kCwr) && segment.mark == kNotCapable && stack_.sockets().ecn() != 0;
     agreed.timestamps = segment.has_timestamp;
     agreed.recent_timestamp = segment.timestamp;
     agreed.receive_buffer = found.listener->receive_buffer();
@@ -191,7 +198,9 @@ Ref<Connection> HalfOpenTable::input(TcpSegment& segment) {
     if (known) {
         const Agreement& agreed = known->agreement;
         if (segment.flags & kRst) {
-            if (segment.sequence == agreed.initial_receive + 1) forget();
+            if (segment.sequence != agreed.initial_receive + 1) return nullptr;
+            stack_.counters().happened(TcpEvent::kEmbryonicReset);
+            forget();
             return nullptr;
         }
         if (segment.flags & kSyn) {

@@ -99,6 +99,7 @@ void Stack::ipv4_input(Link& link, InFrame& frame, size_t at, bool checked, Batc
     packet.protocol = p[9];
     packet.hop_limit = p[8];
     packet.traffic_class = p[1];
+    counters_.marks[0][p[1] & 3].fetch_add(1, std::memory_order_relaxed);
     packet.header = bytes.first(header);
     packet.payload = bytes.subspan(header, total - header);
     packet.checked = checked;
@@ -143,6 +144,7 @@ void Stack::ipv6_input(Link& link, InFrame& frame, size_t at, bool checked, Batc
         return;
     }
     packet.traffic_class = static_cast<uint8_t>((p[0] & 0xf) << 4 | p[1] >> 4);
+    counters_.marks[1][packet.traffic_class & 3].fetch_add(1, std::memory_order_relaxed);
     packet.hop_limit = p[7];
     packet.checked = checked;
     uint8_t next = p[6];

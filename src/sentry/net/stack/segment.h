@@ -5,7 +5,9 @@
 
 namespace casemate::sentry::stack {
 
-enum TcpFlag : uint8_t { kFin = 1, kSyn = 2, kRst = 4, kPsh = 8, kAck = 16, kUrg = 32 };
+enum TcpFlag : uint8_t { kFin = 1, kSyn = 2, kRst = 4, kPsh = 8, kAck = 16, kUrg = 32, kEce = 64, kCwr = 128 };
+// The lower bits of the traffic class (RFC 3168).
+enum EcnMark : uint8_t { kNotCapable = 0, kCapable = 2, kCongested = 3, kEcnMask = 3 };
 
 struct TcpSegment {
     Tuple tuple;
@@ -14,8 +16,9 @@ struct TcpSegment {
     uint16_t window = 0;
     uint16_t urgent = 0;  // with kUrg: one past the urgent byte, from `sequence` on
     uint8_t flags = 0;
-    uint16_t mss = 0;  // 0: not said
-    int scale = -1;    // -1: not said
+    uint8_t mark = kNotCapable;  // EcnMark
+    uint16_t mss = 0;            // 0: not said
+    int scale = -1;              // -1: not said
     bool sack_permitted = false, has_timestamp = false;
     uint32_t timestamp = 0, echo = 0;
     unsigned sack_count = 0;

@@ -108,6 +108,8 @@ class Sockets {
     virtual void udp_error(const InetEndpoint& local, const InetEndpoint& peer, int error) = 0;
     // Everything that is neither TCP nor UDP (ICMP after the stack's own part); true: somebody took it.
     virtual bool raw_input(const InPacket& packet) = 0;
+    // net.ipv4.tcp_ecn. 0: no explicit congestion notification; 1: is asked for; 2: where the peer asks.
+    virtual int ecn() { return 2; }
 };
 
 // What the stack needs of its surroundings; a test has its own time.
@@ -128,10 +130,36 @@ struct FamilyCounters {
     std::atomic<uint64_t> udp_in{0}, udp_no_port{0}, udp_out{0};
     std::atomic<uint64_t> icmp_in{0}, icmp_out{0}, echos_in{0}, replies_in{0}, unreachable_in{0}, unreachable_out{0};
 };
+// TcpExt's that something here counts, in the order of kTcpEventNames (net/proc_counters.cc).
+enum class TcpEvent : unsigned {
+    kCookieConfirmed,
+    kCookieRefused,
+    kEmbryonicReset,
+    kTimeWait,
+    kOldTimestamp,
+    kDelayedAck,
+    kSackRecovery,
+    kRenoRecovery,
+    kFastRetransmission,
+    kSlowRetransmission,
+    kTimeout,
+    kTailProbe,
+    kOutOfOrder,
+    kOutOfOrderDropped,
+    kOutOfOrderMerged,
+    kChallenge,
+    kSynChallenge,
+    kKeepAlive,
+    kCount,
+};
+
 struct Counters {
     FamilyCounters family[2];  // IPv4, IPv6
     std::atomic<uint64_t> tcp_active_opens{0}, tcp_passive_opens{0}, tcp_failed{0}, tcp_resets_in{0}, tcp_resets_out{0};
     std::atomic<uint64_t> tcp_in{0}, tcp_out{0}, tcp_retransmitted{0}, tcp_bad{0}, syn_cookies{0};
+    std::atomic<uint64_t> events[static_cast<unsigned>(TcpEvent::kCount)]{};
+    std::atomic<uint64_t> marks[2][4]{};  // packets in, by family and their mark of congestion
+    void happened(TcpEvent event) { events[static_cast<unsigned>(event)].fetch_add(1, std::memory_order_relaxed); }
 };
 
 class Stack final : public RefCounted {

@@ -326,7 +326,8 @@ void Connection::info(tcp_info& into) {
     into.tcpi_retransmits = static_cast<uint8_t>(std::min(retries_, 255u));
     into.tcpi_probes = static_cast<uint8_t>(std::min(probes_out_, 255u));
     into.tcpi_backoff = static_cast<uint8_t>(std::min(retries_, 255u));
-    into.tcpi_options = static_cast<uint8_t>((timestamps_ ? 1 : 0) | (sack_ ? 2 : 0) | (send_scale_ >= 0 ? 4 : 0));
+    into.tcpi_options = static_cast<uint8_t>((timestamps_ ? 1 : 0) | (sack_ ? 2 : 0) | (send_scale_ >= 0 ? 4 : 0) |
+                                             (ecn_ ? 8 : 0) | (ecn_ && capable_seen_ ? 16 : 0));
     into.tcpi_snd_wscale = static_cast<uint8_t>(std::max(send_scale_, 0)) & 0xf;
     into.tcpi_rcv_wscale = static_cast<uint8_t>(receive_scale_) & 0xf;
     auto micro = [](Nanoseconds time) { return static_cast<uint32_t>(std::min<Nanoseconds>(time / 1000, UINT32_MAX)); };

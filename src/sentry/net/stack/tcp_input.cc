@@ -25,7 +25,7 @@ bool TcpSegment::parse(Bytes tcp) {
     tuple.local.port = load16(p + 2);
     sequence = load32(p + 4);
     acknowledged = load32(p + 8);
-    flags = p[13] & 0x3f;
+    flags = p[13];
     window = load16(p + 14);
     urgent = load16(p + 18);
     payload = tcp.subspan(header);
@@ -72,6 +72,7 @@ void Stack::tcp_input(Delivery& packet, Batch& batch) {
     segment.tuple.local.address = packet.to;
     segment.tuple.peer.address = packet.from;
     segment.link = packet.link.index;
+    segment.mark = packet.traffic_class & kEcnMask;
     segment.buffer = packet.frame.buffer;
     if (packet.frame.virtio.gso_type != VirtioHeader::kNone) segment.part = packet.frame.virtio.gso_size;
     Ref<Connection> connection;
@@ -222,6 +223,7 @@ void Connection::challenge_locked() {
     Nanoseconds now = stack_->now();
     if (now - challenged_at_ < kChallengeInterval || !stack_->within_rate(Stack::kRateChallenge)) return;
     challenged_at_ = now;
+    stack_->counters().happened(TcpEvent::kChallenge);
     send_ack_locked();
 }
 
@@ -260,6 +262,7 @@ void Connection::syn_sent_input_locked(TcpSegment& segment) {
         agreement.send_scale = segment.scale;
         agreement.receive_scale = kScale;
     }
+    agreement.ecn = ecn_asked_ && ack && (segment.flags & (kEce | kCwr)) == kEce;
     agreement.window = segment.window;
     if (ack && retries_ == 0 && timed_at_ != 0) agreement.round_trip = stack_->now() - timed_at_;
     agree_locked(agreement);
@@ -287,6 +290,7 @@ void Connection::agree_locked(const Agreement& agreement) {
     peer_mss_ = agreement.mss;
     sack_ = agreement.sack;
     timestamps_ = agreement.timestamps;
+    ecn_ = agreement.ecn;
     recent_timestamp_ = agreement.recent_timestamp;
     timestamp_offset_ = agreement.timestamp_offset;
     send_scale_ = agreement.send_scale;
@@ -320,6 +324,7 @@ void Connection::input_locked(TcpSegment& segment) {
     // Old timestamps: an old duplicate (RFC 7323 5.3).
     if (timestamps_ && segment.has_timestamp && !(segment.flags & kRst) &&
         before(segment.timestamp, recent_timestamp_)) {
+        stack_->counters().happened(TcpEvent::kOldTimestamp);
         challenge_locked();
         return;
     }
@@ -358,6 +363,7 @@ void Connection::input_locked(TcpSegment& segment) {
             return;
         }
         if (!(was == TcpState::kSynReceived && segment.flags & kAck)) {
+            stack_->counters().happened(TcpEvent::kSynChallenge);
             challenge_locked();
             return;
         }
@@ -383,7 +389,9 @@ void Connection::input_locked(TcpSegment& segment) {
         return;
     }
     keep_probes_ = 0;
+    if (ecn_) hear_marks_locked(segment);
     if (!signed_less(ack, send_una_)) process_ack_locked(segment, ack);
+    if (ecn_ && (segment.flags & (kEce | kSyn)) == kEce && state() != TcpState::kClosed) hear_echo_locked(ack);
     if (state() == TcpState::kClosed) return;
     if ((segment.flags & (kUrg | kSyn)) == kUrg) urgent_received_locked(segment, position);
     if (!segment.payload.empty() && !(segment.flags & kSyn)) process_payload_locked(segment, position);
@@ -395,6 +403,24 @@ void Connection::input_locked(TcpSegment& segment) {
         ack_now_ = true;
         life_at_ = stack_->now() + 60 * kSecond;
     }
+}
+
+// What routers have marked is told back with every ACK until the peer says that it has slowed down.
+void Connection::hear_marks_locked(const TcpSegment& segment) {
+    if (segment.flags & kCwr) congestion_seen_ = false;
+    if (segment.payload.empty()) return;
+    capable_seen_ |= segment.mark != kNotCapable;
+    if (segment.mark != kCongested) return;
+    if (!congestion_seen_) ack_now_ = true;
+    congestion_seen_ = true;
+}
+
+// As a loss, but that nothing is lost: once for what is under way (RFC 3168 6.1.2).
+void Connection::hear_echo_locked(uint64_t ack) {
+    if (phase_ != Phase::kOpen || static_cast<int64_t>(ack - slowed_at_) <= 0) return;
+    slowed_at_ = send_next_;
+    slowed_down_ = true;
+    congestion_.lost(congestion_.window(), stack_->now());
 }
 
 void Connection::process_ack_locked(const TcpSegment& segment, uint64_t ack) {
@@ -616,6 +642,7 @@ void Connection::process_payload_locked(TcpSegment& segment, uint64_t position) 
         return;
     }
     // Out of order: what is not there yet of it.
+    stack_->counters().happened(TcpEvent::kOutOfOrder);
     ack_now_ = true;
     last_early_ = position;
     uint64_t end = position + payload.size();
@@ -624,6 +651,7 @@ void Connection::process_payload_locked(TcpSegment& segment, uint64_t position) 
         auto before_it = std::prev(next);
         uint64_t before_end = before_it->first + before_it->second.size;
         if (before_end >= end) {
+            stack_->counters().happened(TcpEvent::kOutOfOrderMerged);
             duplicate_ = {position, end};
             return;
         }
@@ -637,7 +665,10 @@ void Connection::process_payload_locked(TcpSegment& segment, uint64_t position) 
         if (next != early_.end())
             part_size = static_cast<size_t>(std::min<uint64_t>(part_size, next->first - position));
         if (part_size > 0) {
-            if (early_.size() >= kMostEarly) return;
+            if (early_.size() >= kMostEarly) {
+                stack_->counters().happened(TcpEvent::kOutOfOrderDropped);
+                return;
+            }
             Chunk chunk = chunk_of(segment, payload.first(part_size));
             if (!chunk.buffer) return;
             early_bytes_ += part_size;

@@ -131,6 +131,14 @@ size_t Connection::write_options_locked(uint8_t* at, uint8_t flags) {
 // One segment with `data` bytes from `position` on. False: the device has no room, nothing was sent.
 bool Connection::send_segment_locked(uint64_t position, size_t data, uint8_t flags) {
     auto egress = egress_locked();
+    uint8_t traffic_class = tuning.traffic_class.load(std::memory_order_relaxed);
+    if (ecn_ && !(flags & (kSyn | kRst))) {
+        // Marks are for data that is new; what was lost once must not vanish again as a mark (RFC 3168 6.1.5).
+        bool capable = data > 0 && position >= send_max_;
+        traffic_class = static_cast<uint8_t>((traffic_class & ~kEcnMask) | (capable ? kCapable : kNotCapable));
+        if (congestion_seen_) flags |= kEce;
+        if (capable && std::exchange(slowed_down_, false)) flags |= kCwr;
+    }
     if (!egress.ok()) {
         soft_error_ = egress.error().value;
         return true;  // as if it were lost on the way
@@ -167,12 +175,12 @@ bool Connection::send_segment_locked(uint64_t position, size_t data, uint8_t fla
     frame.virtio.csum_offset = 16;
     if (data > segment_size_) {
         frame.virtio.gso_type = v4 ? VirtioHeader::kTcp4 : VirtioHeader::kTcp6;
+        if (flags & kCwr) frame.virtio.gso_type |= VirtioHeader::kCwrOnce;
         frame.virtio.gso_size = static_cast<uint16_t>(segment_size_);
         frame.virtio.hdr_len = static_cast<uint16_t>(frame.head_size);
     }
     auto sent = stack_->send_ip(egress_, tuple_.local.address, tuple_.peer.address, kTcp,
-                                tuning.hop_limit.load(std::memory_order_relaxed),
-                                tuning.traffic_class.load(std::memory_order_relaxed), frame);
+                                tuning.hop_limit.load(std::memory_order_relaxed), traffic_class, frame);
     if (!sent.ok()) {
         if (sent.error().value == ENOBUFS) return false;
         soft_error_ = sent.error().value;
@@ -324,7 +332,10 @@ void Connection::send_ack_locked() {
 
 void Connection::send_syn_locked() {
     bool answer = state() == TcpState::kSynReceived;
-    static_cast<void>(send_segment_locked(0, 0, answer ? kSyn | kAck : kSyn));
+    // Asked for once: what is on the way may throw such a SYN away.
+    ecn_asked_ = !answer && retries_ == 0 && stack_->sockets().ecn() == 1;
+    uint8_t flags = answer ? kSyn | kAck : ecn_asked_ ? kSyn | kEce | kCwr : kSyn;
+    static_cast<void>(send_segment_locked(0, 0, flags));
     if (send_next_ == 0) send_next_ = send_max_ = 1;
 }
 

@@ -106,11 +106,14 @@ bool Connection::next_lost_locked(uint64_t& begin, uint64_t& end) const {
 }
 
 void Connection::enter_recovery_locked() {
+    stack_->counters().happened(TcpEvent::kFastRetransmission);
+    stack_->counters().happened(sack_ ? TcpEvent::kSackRecovery : TcpEvent::kRenoRecovery);
     phase_ = Phase::kRecovery;
     recover_ = send_next_;
     high_retransmitted_ = send_una_;
     head_marker_ = send_next_;
     congestion_.lost(flight(), stack_->now());
+    if (ecn_) slowed_down_ = true;
 }
 
 // After an ACK that told of something beyond a hole.
@@ -201,6 +204,7 @@ void Connection::retransmission_timeout_locked(Nanoseconds now) {
     }
     bool first = retries_ == 0;
     retries_++;
+    stack_->counters().happened(TcpEvent::kTimeout);
     timed_position_ = 0;
     if (opening) {
         total_retransmissions_++;
@@ -208,6 +212,7 @@ void Connection::retransmission_timeout_locked(Nanoseconds now) {
         arm_retransmission_locked(true);
         return;
     }
+    stack_->counters().happened(TcpEvent::kSlowRetransmission);
     congestion_.timed_out(flight(), now, first && phase_ != Phase::kLoss);
     phase_ = Phase::kLoss;
     recover_ = loss_edge_ = send_next_;
@@ -224,6 +229,7 @@ void Connection::retransmission_timeout_locked(Nanoseconds now) {
 
 void Connection::tail_probe_locked() {
     tail_probed_ = true;
+    stack_->counters().happened(TcpEvent::kTailProbe);
     if (send_next_ < write_end_ && window_ > flight()) {
         uint64_t size = std::min<uint64_t>({write_end_ - send_next_, segment_size_, window_ - flight()});
         static_cast<void>(transmit_locked(send_next_, size, 0));

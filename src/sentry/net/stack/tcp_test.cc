@@ -1,5 +1,7 @@
 #include "sentry/net/stack/fake_network_test.h"
 
+#include <linux/tcp.h>
+
 namespace casemate::sentry::stack {
 namespace {
 
@@ -436,6 +438,80 @@ TEST(StackTcp, ManySmallWritesArriveInOrder) {
         },
         60 * kSecond);
     EXPECT_EQ(got, sent);
+}
+
+// What a router between two stacks sees, and marks.
+struct MarkingRouter {
+    explicit MarkingRouter(FakeNetwork& network) {
+        network.change = [this](int from, Frame& frame) {
+            bool v4 = load16(frame.data() + 12) == kEtherIpv4;
+            uint8_t* ip = frame.data() + kEthernetHeader;
+            if (!v4 || ip[9] != kTcp) return;
+            const uint8_t* tcp = ip + kIpv4Header;
+            bool syn = tcp[13] & kSyn, data = frame.size() > kEthernetHeader + kIpv4Header + size_t{tcp[12]} / 16 * 4;
+            if (syn) (from == 0 ? syn_flags : answer_flags) = tcp[13];
+            if (!syn && tcp[13] & kEce) echoes++;
+            if (!syn && tcp[13] & kCwr) slowed++;
+            if ((ip[1] & kEcnMask) == kNotCapable) return;
+            capable++;
+            if (!data) capable_without_data++;
+            if (every == 0 || capable % every != 0) return;
+            marked++;
+            ip[1] |= kCongested;
+            ip[10] = ip[11] = 0;
+            store16(ip + 10, checksum(ip, kIpv4Header));
+        };
+    }
+    unsigned every = 0, capable = 0, capable_without_data = 0, marked = 0, echoes = 0, slowed = 0;
+    uint8_t syn_flags = 0, answer_flags = 0;
+};
+
+TEST(StackTcp, CongestionIsToldByMarks) {
+    FakeNetwork network;
+    network.hosts[0].sockets.ecn_setting = 1;
+    MarkingRouter router(network);
+    router.every = 50;
+    Pair pair(network);
+    tcp_info info{};
+    pair.client->info(info);
+    EXPECT_TRUE(info.tcpi_options & 8);
+    pair.client->close(true);
+    pair.server->close(true);
+    network.run_for(kSecond);
+    transfer(network, 3'000'000);
+    EXPECT_EQ(router.syn_flags, kSyn | kEce | kCwr);
+    EXPECT_EQ(router.answer_flags, kSyn | kAck | kEce);
+    EXPECT_GT(router.marked, 20u);
+    EXPECT_GT(router.echoes, 0u);
+    EXPECT_GT(router.slowed, 2u);
+    EXPECT_EQ(router.capable_without_data, 0u);
+    EXPECT_EQ(network.hosts[0].stack->counters().tcp_retransmitted.load(), 0u);
+}
+
+TEST(StackTcp, MarksSlowTheSenderDown) {
+    auto time_of = [](unsigned every) {
+        FakeNetwork network;
+        network.delay = 10'000'000;
+        network.hosts[0].sockets.ecn_setting = 1;
+        MarkingRouter router(network);
+        router.every = every;
+        transfer(network, 5'000'000);
+        return network.now;
+    };
+    EXPECT_GT(time_of(20), time_of(0));
+}
+
+TEST(StackTcp, NoMarksUnlessBothWantThem) {
+    for (auto [client, server] : {std::pair(2, 2), std::pair(2, 1), std::pair(1, 0), std::pair(0, 2)}) {
+        FakeNetwork network;
+        network.hosts[0].sockets.ecn_setting = client;
+        network.hosts[1].sockets.ecn_setting = server;
+        MarkingRouter router(network);
+        transfer(network, 300'000);
+        EXPECT_EQ(router.syn_flags, client == 1 ? kSyn | kEce | kCwr : kSyn);
+        EXPECT_EQ(router.answer_flags, kSyn | kAck);
+        EXPECT_EQ(router.capable, 0u);
+    }
 }
 
 }  // namespace

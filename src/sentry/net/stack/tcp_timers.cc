@@ -47,7 +47,10 @@ void Connection::timer_fired(Nanoseconds) {
         }
     }
     if (state() == TcpState::kClosed) return;
-    if (due(ack_at_)) send_ack_locked();
+    if (due(ack_at_)) {
+        stack_->counters().happened(TcpEvent::kDelayedAck);
+        send_ack_locked();
+    }
     if (retry_at_ != 0 && now >= retry_at_) {
         output_locked();
         if (retry_at_ != 0 && now >= retry_at_) retry_at_ = 0;
@@ -75,12 +78,14 @@ void Connection::keep_alive_locked(Nanoseconds now) {
         end_locked(soft_error_ != 0 ? soft_error_ : ETIMEDOUT);
         return;
     }
+    stack_->counters().happened(TcpEvent::kKeepAlive);
     keep_probes_++;
     static_cast<void>(send_segment_locked(send_next_ - 1, 0, kAck));
     keep_at_ = now + interval;
 }
 
 void Connection::enter_time_wait_locked() {
+    stack_->counters().happened(TcpEvent::kTimeWait);
     if (stack_->time_waiting.fetch_add(1, std::memory_order_relaxed) >= Stack::kMostTimeWait) {
         stack_->time_waiting.fetch_sub(1, std::memory_order_relaxed);
         if (ack_now_) send_ack_locked();  // of the peer's FIN
