@@ -90,6 +90,10 @@ void PortMirror::accept(Port port, int listener) {
     UniqueFd connection(accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     // Closed at once where the guest kernel is slow to take them.
     if (!connection || handing_over_->load() >= kMostHandingOver) return;
+    // Its close is a reset, unless both ends have ended in order: so the guest kernel passes on resets without a call
+    // to ask for them, and a pod that dies does not look like one that has finished.
+    linger at_once{1, 0};
+    setsockopt(connection.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
     handing_over_->fetch_add(1);
     std::thread([&guest = guest_, port, connection = std::move(connection), count = handing_over_] {
         guest::ConnectPortRequest request;

@@ -30,8 +30,7 @@ namespace {
 void allow_host_sockets(host::SeccompFilter& filter) {
     filter.allow({SYS_connect, SYS_bind, SYS_listen, SYS_getsockname, SYS_getpeername});
     filter.allow_if(SYS_accept4, {ArgCheck::equal32(3, SOCK_NONBLOCK | SOCK_CLOEXEC)});
-    for (uint64_t command : {SIOCOUTQ, SIOCATMARK})
-        filter.allow_if(SYS_ioctl, {ArgCheck::equal32(1, static_cast<uint32_t>(command))});
+    filter.allow_if(SYS_ioctl, {ArgCheck::equal32(1, SIOCATMARK)});
     for (const HostOption& one : host_options()) {
         auto level = ArgCheck::equal32(1, static_cast<uint32_t>(one.level));
         auto name = ArgCheck::equal32(2, static_cast<uint32_t>(one.name));
@@ -57,6 +56,7 @@ host::SeccompFilter sentry_filter(bool host_network) {
     filter.allow_if(SYS_fcntl, {ArgCheck::equal32(1, F_GETFD)});
     filter.allow_if(SYS_eventfd2, {ArgCheck::equal32(0, 0)});
     constexpr uint64_t kCommands[] = {FIONREAD,
+                                      SIOCOUTQ,
                                       TIOCGWINSZ,
                                       TCGETS,
                                       SECCOMP_IOCTL_NOTIF_RECV,

@@ -1,7 +1,9 @@
 #include "sentry/net/inet/host_connections.h"
 
+#include <linux/sockios.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -11,6 +13,8 @@ namespace casemate::sentry {
 namespace {
 
 constexpr size_t kBuffer = 64 << 10;  // per direction
+constexpr int kLookAgainMs = 20;
+constexpr Nanoseconds kMostLingering = 60 * kSecond;
 
 // Bytes on their way; refilled only when it is empty.
 struct Buffer {
@@ -75,12 +79,16 @@ class HostConnections::Pump {
 
     pollfd wanted() const {
         short events = 0;
+        if (lingers()) return {-1, 0, 0};
         if (to_guest_.wants()) events |= POLLIN;
         if (!to_host_.empty()) events |= POLLOUT;
         return {host_.get(), events, 0};
     }
+    // Both ends have ended, but the host has not taken everything yet: closing would be a reset.
+    bool lingers() const { return lingering_until_ != 0; }
     // Moves what can be moved; false: the connection has ended. `events`: as poll() answered.
     bool step(short events) {
+        if (lingers()) return !all_sent() && monotonic_now() < lingering_until_;
         if (events & POLLERR) return reset();
         for (bool moved = true; moved;) {
             moved = false;
@@ -120,7 +128,10 @@ class HostConnections::Pump {
         if (to_host_.over && to_host_.empty() && !std::exchange(to_host_.told, true)) ::shutdown(host_.get(), SHUT_WR);
         to_guest_.rest();
         to_host_.rest();
-        return !to_guest_.told || !to_host_.told;
+        if (!to_guest_.told || !to_host_.told) return true;
+        if (all_sent()) return false;
+        lingering_until_ = monotonic_now() + kMostLingering;
+        return true;
     }
 
   private:
@@ -135,6 +146,10 @@ class HostConnections::Pump {
       private:
         Doorbell& bell_;
     };
+    bool all_sent() const {
+        int waiting = 0;
+        return ::ioctl(host_.get(), SIOCOUTQ, &waiting) != 0 || waiting == 0;
+    }
     bool reset() {
         reset_ = true;
         return false;
@@ -146,6 +161,7 @@ class HostConnections::Pump {
     Ring ring_{bell_};
     Buffer to_guest_, to_host_;
     bool reset_ = false;
+    Nanoseconds lingering_until_ = 0;
 };
 
 HostConnections::HostConnections() = default;
@@ -199,8 +215,12 @@ void HostConnections::run() {
             count_.fetch_sub(1);
         }
         polled.assign(1, pollfd{bell_->fd(), POLLIN, 0});
-        for (auto& pump : pumps) polled.push_back(pump->wanted());
-        if (poll(polled.data(), polled.size(), -1) < 0)
+        bool lingering = false;
+        for (auto& pump : pumps) {
+            polled.push_back(pump->wanted());
+            lingering |= pump->lingers();
+        }
+        if (poll(polled.data(), polled.size(), lingering ? kLookAgainMs : -1) < 0)
             for (pollfd& one : polled) one.revents = 0;
         // What rings from here on is seen by the next poll.
         bell_->answer();

@@ -3,8 +3,8 @@
 // descriptors; here their bytes go on to a loopback connection, and back.
 //
 // One thread moves the bytes of all of them, without ever waiting for one: what either end does not take stays in a
-// buffer per direction, and then no more is read. The end of each direction is passed on; a reset of the host's is one
-// for the pod. Thread-safe. Trusts nothing that comes over the sockets: it is not looked at.
+// buffer per direction, and then no more is read. The end of each direction is passed on, and so are resets: the sandbox
+// host has set its sockets so that a close before both ends is one (SO_LINGER). Thread-safe. Trusts nothing that comes over the sockets: it is not looked at.
 #pragma once
 
 #include <atomic>
