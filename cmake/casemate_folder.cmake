@@ -16,6 +16,8 @@ add_library(casemate_options INTERFACE)
 target_include_directories(casemate_options INTERFACE ${CMAKE_SOURCE_DIR}/src ${CMAKE_BINARY_DIR}/generated)
 target_compile_options(casemate_options INTERFACE
   -Wall -Wextra -Werror -Wno-missing-field-initializers -fno-omit-frame-pointer
+  # "struct X" and "class X" are one type but in Microsoft's names.
+  $<$<CXX_COMPILER_ID:Clang>:-Wno-mismatched-tags>
   -fstack-protector-strong $<$<COMPILE_LANGUAGE:CXX>:-fno-rtti>
   -ffunction-sections -fdata-sections)
 target_compile_definitions(casemate_options INTERFACE _GNU_SOURCE)

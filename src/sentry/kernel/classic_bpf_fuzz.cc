@@ -10,7 +10,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (size < 2) return 0;
     size_t count = std::min<size_t>(data[0], (size - 2) / sizeof(sock_filter));
     std::vector<sock_filter> program(count);
-    memcpy(program.data(), data + 2, count * sizeof(sock_filter));
+    if (count > 0) memcpy(program.data(), data + 2, count * sizeof(sock_filter));
     std::vector<uint8_t> packet(data + 2 + count * sizeof(sock_filter), data + size);
     if (check_packet_bpf(program).ok()) {
         BpfPacket about{packet};
@@ -20,7 +20,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
     if (check_bpf(program).ok()) {
         seccomp_data call{};
-        memcpy(&call, packet.data(), std::min(packet.size(), sizeof(call)));
+        if (!packet.empty()) memcpy(&call, packet.data(), std::min(packet.size(), sizeof(call)));
         static_cast<void>(run_bpf(program, call));
     }
     return 0;

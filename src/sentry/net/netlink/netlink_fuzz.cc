@@ -19,7 +19,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         size_t length = std::min<size_t>(size_t{data[1]} + (data[2] & 3) * 256, size - 3);
         bool strict = data[2] & 4, right_length = data[2] & 8;
         std::vector<std::byte> bytes(length);
-        memcpy(bytes.data(), data + 3, length);
+        if (length > 0) memcpy(bytes.data(), data + 3, length);
         data += 3 + length;
         size -= 3 + length;
         if (right_length && length >= sizeof(nlmsghdr)) {

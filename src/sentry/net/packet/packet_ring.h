@@ -6,6 +6,8 @@
 
 #include <linux/if_packet.h>
 
+#include <span>
+
 #include "base/ref.h"
 #include "base/result.h"
 #include "sentry/mm/shared_memory.h"
