@@ -1,7 +1,7 @@
 // casemate-sentry: the application kernel of one pod. Started by the sandbox host in its jail (host/jail.h).
 //
 // Descriptors: 3 guest API (ttrpc), 4 descriptor channel, 5 file server, 6 log, 7 memory file; with --host-network 7 is
-// the way to casemate-sockets and 8 the memory file.
+// the way to casemate-sockets, 8 to 12 are files of the host's /proc/net, and 13 the memory file.
 // The order is the point: everything that needs the host is made first, then the process confines itself, and only then
 // the first byte from outside is read.
 #include <malloc.h>
@@ -73,9 +73,14 @@ Result<void> run(int argc, char** argv) {
     signal(SIGPIPE, SIG_IGN);
     install_fault_guard();
 
-    UniqueFd sockets(arguments.host_network ? kBehindFd : -1);
-    auto memory =
-        TRY(MemoryFile::create(UniqueFd(arguments.host_network ? kBehindFd + 1 : kBehindFd), arguments.memory));
+    int memory_fd = kBehindFd;
+    UniqueFd sockets;
+    std::vector<UniqueFd> tables;
+    if (arguments.host_network) {
+        sockets.reset(memory_fd++);
+        for (int i = 0; i < HostSockets::kTables; i++) tables.emplace_back(memory_fd++);
+    }
+    auto memory = TRY(MemoryFile::create(UniqueFd(memory_fd), arguments.memory));
     auto platform = TRY(seccomp::SeccompPlatform::create(memory->fd()));
     KernelOptions options;
     options.cpus = arguments.cpus != 0 ? arguments.cpus : host_cpus();
@@ -85,7 +90,7 @@ Result<void> run(int argc, char** argv) {
     if (!poller.ok()) return sys_error("make the poller of standard streams", poller.error().value);
     std::unique_ptr<HostSockets> host_sockets;
     if (arguments.host_network) {
-        auto made = HostSockets::create(std::move(sockets));
+        auto made = HostSockets::create(std::move(sockets), std::move(tables));
         if (!made.ok()) return sys_error("make the poller of host sockets", made.error().value);
         host_sockets = std::move(*made);
     }

@@ -101,7 +101,7 @@ SysResult<UniqueFd> ask_for_socket(int channel, int family, int type, int protoc
     request.type = type;
     request.protocol = protocol;
     auto made = TRY(ask(channel, request, -1));
-    if (!made) return Errno(EIO);
+    if (!made) return Errno(EMFILE);  // it was made, but there was no room for it here
     return made;
 }
 

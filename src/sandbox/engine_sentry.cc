@@ -1,12 +1,13 @@
 // The sentry engine: casemate-sentry, the guest kernel, and casemate-files, the file server, each in its jail.
 //
 // Descriptors of the sentry: 3 guest API (ttrpc), 4 descriptor channel, 5 file server, 6 log, 7 memory file; in host
-// network mode 7 is the way to casemate-sockets and 8 the memory file.
+// network mode 7 is the way to casemate-sockets, 8 to 12 are files of /proc/net, and 13 the memory file.
 // Of the file server: 3 control socket (below), 4 sentry, 5 log. Of casemate-sockets: 3 sentry, 4 log.
 //
 // Trees go to the file server over its control socket (fileserver/protocol.h, ControlMount). The guest kernel names a
 // tree by its token: FileTree.tree is the token in decimal, FileTree.connection is empty (there is only the one at
 // descriptor 5).
+#include <fcntl.h>
 #include <fmt/core.h>
 #include <linux/capability.h>
 #include <poll.h>
@@ -147,10 +148,15 @@ class SentryEngine : public Engine {
         sentry.memory_limit = options.memory;
         raise_descriptor_limit(sentry);
         linux::SocketPair makers;
+        std::vector<UniqueFd> tables;
         if (options.host_network) {
             makers = TRY(pair(SOCK_SEQPACKET));
             sentry.args.push_back("--host-network");
             sentry.fds.push_back(makers.first.get());
+            for (const char* name : {"tcp", "tcp6", "udp", "udp6", "dev"}) {
+                tables.emplace_back(::open(fmt::format("/proc/self/net/{}", name).c_str(), O_RDONLY | O_CLOEXEC));
+                sentry.fds.push_back(tables.back().get());
+            }
             host::JailSpec sockets;
             sockets.program = options.libexec + "/casemate-sockets";
             sockets.args = {"casemate-sockets"};

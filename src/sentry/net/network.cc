@@ -201,9 +201,12 @@ std::string table_text(PortTable& ports, bool v6, bool datagram) {
     return text;
 }
 
-// The pod's own in host network mode; those of others on the host are not to be seen.
-std::string host_text(HostSockets& host, bool v6, bool datagram) {
-    std::string text;
+// In host network mode: what the host tells, else the pod's own.
+std::string host_text(HostSockets& host, const char* title, bool v6, bool datagram) {
+    using Table = HostSockets::Table;
+    std::string text = host.table(datagram ? (v6 ? Table::kUdp6 : Table::kUdp) : (v6 ? Table::kTcp6 : Table::kTcp));
+    if (!text.empty()) return text;
+    text = title;
     int line = 0;
     for (const HostSockets::Status& one : host.list()) {
         if (one.v6 != v6 || one.stream == datagram) continue;
@@ -222,7 +225,7 @@ std::string Network::tcp_text(bool v6) {
                              "tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
                            : "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  "
                              "timeout inode                                                     \n";
-    if (host_ != nullptr) return title + host_text(*host_, v6, false);
+    if (host_ != nullptr) return host_text(*host_, title, v6, false);
     std::string text = title + table_text(*tcp_, v6, false);
     auto line = std::ranges::count(text, '\n') - 1;
     for (const Orphan& one : orphans()) {
@@ -241,7 +244,8 @@ std::string Network::udp_text(bool v6) {
                              "tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n"
                            : "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  "
                              "timeout inode ref pointer drops             \n";
-    return title + (host_ != nullptr ? host_text(*host_, v6, true) : table_text(*udp_, v6, true));
+    if (host_ != nullptr) return host_text(*host_, title, v6, true);
+    return title + table_text(*udp_, v6, true);
 }
 
 Ref<NetworkNamespace> make_pod_network() {

@@ -5,6 +5,7 @@
 #include <net/route.h>
 #include <netinet/in.h>
 
+#include "sentry/net/host/host_sockets.h"
 #include "sentry/net/inet/inet_socket.h"
 #include "sentry/net/inet/ports.h"
 #include "sentry/net/interfaces.h"
@@ -41,6 +42,8 @@ std::string name_of(Interfaces& model, int link) {
 }  // namespace
 
 std::string net_dev_text(Network& network) {
+    if (network.host() != nullptr)
+        if (std::string text = network.host()->table(HostSockets::kDevices); !text.empty()) return text;
     std::string text =
         "Inter-|   Receive                                                |  Transmit\n"
         " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls "

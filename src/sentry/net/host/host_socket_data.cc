@@ -44,8 +44,7 @@ SysResult<std::vector<std::byte>> host_control(const SendRequest& request) {
 }  // namespace
 
 SysResult<size_t> HostSocket::send(Task& task, SendRequest& request) {
-    // It would connect, and wait for that where nothing must wait.
-    if (request.flags & MSG_FASTOPEN) return Errno(EOPNOTSUPP);
+    if (request.flags & MSG_FASTOPEN && type() == SOCK_STREAM) TRY(connect_to_send(task, request));
     auto sent = type() == SOCK_STREAM ? send_stream(task, request) : send_datagram(task, request);
     if (!sent.ok() && sent.error().value == EPIPE && !(request.flags & MSG_NOSIGNAL)) task.send_signal(SIGPIPE);
     return sent;

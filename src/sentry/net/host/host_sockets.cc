@@ -11,13 +11,15 @@ namespace casemate::sentry {
 
 namespace {
 
+constexpr size_t kMostTable = 4 << 20, kTablePart = 64 << 10;
 constexpr uint32_t kWatched = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET;
 
 }  // namespace
 
-SysResult<std::unique_ptr<HostSockets>> HostSockets::create(UniqueFd channel) {
+SysResult<std::unique_ptr<HostSockets>> HostSockets::create(UniqueFd channel, std::vector<UniqueFd> tables) {
     auto sockets = std::unique_ptr<HostSockets>(new HostSockets());
     sockets->channel_ = std::move(channel);
+    sockets->tables_ = std::move(tables);
     sockets->epoll_.reset(::epoll_create1(EPOLL_CLOEXEC));
     sockets->stop_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!sockets->epoll_ || !sockets->stop_) return last_errno();
@@ -95,6 +97,20 @@ void HostSockets::run() {
             waiters->queue.notify(what);
         }
     }
+}
+
+std::string HostSockets::table(Table which) const {
+    std::string text;
+    if (static_cast<size_t>(which) >= tables_.size()) return text;
+    // Read from its beginning, the host makes it anew.
+    while (text.size() < kMostTable) {
+        size_t at = text.size();
+        text.resize(at + kTablePart);
+        ssize_t n = ::pread(tables_[which].get(), text.data() + at, kTablePart, static_cast<off_t>(at));
+        text.resize(at + static_cast<size_t>(std::max<ssize_t>(n, 0)));
+        if (n <= 0) break;
+    }
+    return text;
 }
 
 void HostSockets::add(HostSocket& socket) {

@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <string>
 #include <thread>
 #include <unordered_map>
 #include <vector>
@@ -23,8 +24,10 @@ class HostSocket;
 
 class HostSockets {
   public:
-    // `channel`: to casemate-sockets.
-    static SysResult<std::unique_ptr<HostSockets>> create(UniqueFd channel);
+    // Files of the host's /proc/net, in this order.
+    enum Table { kTcp, kTcp6, kUdp, kUdp6, kDevices, kTables };
+    // `channel`: to casemate-sockets. `tables`: open; one that is not is as if it were not there.
+    static SysResult<std::unique_ptr<HostSockets>> create(UniqueFd channel, std::vector<UniqueFd> tables);
     ~HostSockets();
 
     // Non-blocking. What the host says, or EIO if nobody answers any more.
@@ -36,7 +39,10 @@ class HostSockets {
     SysResult<uint64_t> watch(int socket, Ref<SocketWaiters> waiters);
     void remove(uint64_t id, int socket);
 
-    // For /proc/net and people.
+    // What the host says of its whole network now, as under runc. Empty: nothing.
+    std::string table(Table which) const;
+
+    // Of the pod alone.
     struct Status {
         InetEndpoint local, peer;
         bool v6 = false;
@@ -55,6 +61,7 @@ class HostSockets {
     void run();
 
     UniqueFd channel_, epoll_, stop_;
+    std::vector<UniqueFd> tables_;
     std::mutex channel_mutex_;  // one question at a time
     std::mutex mutex_;
     std::unordered_map<uint64_t, Ref<SocketWaiters>> watches_;  // guarded by mutex_

@@ -9,6 +9,7 @@
 
 #include <unordered_map>
 
+#include "sentry/net/host/host_sockets.h"
 #include "sentry/net/inet/inet_socket.h"
 #include "sentry/net/inet/ports.h"
 #include "sentry/net/netlink/diag_filter.h"
@@ -112,6 +113,24 @@ NetlinkMessage orphan_message(const NetlinkRequest& request, const Network::Orph
     return message;
 }
 
+NetlinkMessage host_message(const NetlinkRequest& request, const HostSockets::Status& one) {
+    NetlinkMessage message(SOCK_DIAG_BY_FAMILY, 0, request.header.nlmsg_seq, request.socket.port());
+    inet_diag_msg body{};
+    body.idiag_family = one.v6 ? AF_INET6 : AF_INET;
+    body.idiag_state = static_cast<uint8_t>(one.state);
+    body.id.idiag_sport = htons(one.local.port);
+    body.id.idiag_dport = htons(one.peer.port);
+    put_address(body.id.idiag_src, one.local.address, one.v6);
+    put_address(body.id.idiag_dst, one.peer.address, one.v6);
+    put_cookie(body.id.idiag_cookie, one.inode);
+    body.idiag_rqueue = one.receiving;
+    body.idiag_wqueue = one.sending;
+    body.idiag_uid = one.uid;
+    body.idiag_inode = static_cast<uint32_t>(one.inode);
+    message.put(body);
+    return message;
+}
+
 SysResult<void> answer_inet(const NetlinkRequest& request, NetlinkReply& reply) {
     auto wanted = TRY(read_header<inet_diag_req_v2>(request));
     bool v6 = wanted.sdiag_family == AF_INET6;
@@ -154,6 +173,16 @@ SysResult<void> answer_inet(const NetlinkRequest& request, NetlinkReply& reply) 
             if (wanted.id.idiag_dport != 0 && wanted.id.idiag_dport != htons(one.peer.port)) continue;
             if (!filter.passes({v6, one.local, one.peer, 0, true})) continue;
             reply.messages.push_back(orphan_message(request, one, v6));
+        }
+    }
+    if (network.host() != nullptr && reply.dump && wanted.sdiag_protocol != IPPROTO_RAW) {
+        for (const HostSockets::Status& one : network.host()->list()) {
+            if (one.v6 != v6 || one.stream != (wanted.sdiag_protocol == IPPROTO_TCP)) continue;
+            if (!(wanted.idiag_states & 1u << one.state)) continue;
+            if (wanted.id.idiag_sport != 0 && wanted.id.idiag_sport != htons(one.local.port)) continue;
+            if (wanted.id.idiag_dport != 0 && wanted.id.idiag_dport != htons(one.peer.port)) continue;
+            if (!filter.passes({v6, one.local, one.peer, 0, true})) continue;
+            reply.messages.push_back(host_message(request, one));
         }
     }
     if (!reply.dump && reply.messages.empty()) return Errno(ENOENT);
