@@ -496,6 +496,51 @@ CASE(urgent_peek) {
     EXPECT_EQ(receive(pair.server, MSG_OOB), "!");
     EXPECT(!(ready(pair.server, POLLPRI) & POLLPRI));
 }
+// The owner of a socket hears of an urgent byte, with and without O_ASYNC.
+CASE(urgent_signal) {
+    sigset_t urgent;
+    sigemptyset(&urgent);
+    sigaddset(&urgent, SIGURG);
+    OK(sigprocmask(SIG_BLOCK, &urgent, nullptr));
+    timespec patience{5, 0}, at_once{0, 0};
+    {
+        TcpPair pair;
+        send(pair.client, "!", 1, MSG_OOB);
+        EXPECT(ready(pair.server, POLLPRI, 5000) & POLLPRI);
+        FAILS(sigtimedwait(&urgent, nullptr, &at_once), EAGAIN);  // nobody is told
+        OK(fcntl(pair.server, F_SETOWN, getpid()));
+        EXPECT_EQ(fcntl(pair.server, F_GETOWN), getpid());
+        send(pair.client, "data", 4, 0);
+        send(pair.client, "?", 1, MSG_OOB);
+        EXPECT_EQ(sigtimedwait(&urgent, nullptr, &patience), SIGURG);
+        EXPECT_EQ(receive(pair.server, MSG_OOB), "?");
+        FAILS(sigtimedwait(&urgent, nullptr, &at_once), EAGAIN);
+    }
+    FAILS(sigtimedwait(&urgent, nullptr, &at_once), EAGAIN);  // closing is nothing urgent
+    TcpPair pair;
+    int me = getpid(), owner = 0;
+    OK(ioctl(pair.server, SIOCSPGRP, &me));
+    OK(ioctl(pair.server, FIOGETOWN, &owner));
+    EXPECT_EQ(owner, me);
+    send(pair.client, "!", 1, MSG_OOB);
+    EXPECT_EQ(sigtimedwait(&urgent, nullptr, &patience), SIGURG);
+    OK(fcntl(pair.server, F_SETOWN, 0));
+    send(pair.client, "!", 1, MSG_OOB);
+    EXPECT(ready(pair.server, POLLPRI, 5000) & POLLPRI);
+    FAILS(sigtimedwait(&urgent, nullptr, &at_once), EAGAIN);
+}
+CASE(fast_open_connects) {
+    int listener = tcp_listener("127.0.0.1", 4), client = fresh(AF_INET, SOCK_STREAM);
+    Endpoint where = local_of(listener);
+    FAILS(send(client, "x", 1, MSG_FASTOPEN | MSG_NOSIGNAL), EINVAL);
+    EXPECT_EQ(sendto(client, "hello", 5, MSG_FASTOPEN, where.get(), where.size), 5);
+    int server = static_cast<int>(OK(accept(listener, nullptr, nullptr)));
+    EXPECT_EQ(receive(server), "hello");
+    FAILS(sendto(client, "x", 1, MSG_FASTOPEN | MSG_NOSIGNAL, where.get(), where.size), EISCONN);
+    close(server);
+    close(listener);
+    FAILS(sendto(fresh(AF_INET, SOCK_STREAM), "x", 1, MSG_FASTOPEN, where.get(), where.size), ECONNREFUSED);
+}
 CASE(urgent_none) {
     TcpPair pair;
     FAILS(recv(pair.server, scratch(), 1, MSG_OOB), EINVAL);

@@ -1,6 +1,8 @@
 // Packet sockets on the loopback, and filters of classic BPF on sockets.
 #include <linux/filter.h>
 #include <linux/if_packet.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <net/ethernet.h>
 #include <net/if_arp.h>
 #include <netinet/ip.h>
@@ -383,6 +385,43 @@ CASE(filter_programs_that_are_refused) {
     FAILS(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &wrong, sizeof wrong), EFAULT);
     FAILS(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &wrong, 8), EINVAL);
     FAILS(set(fd, SOL_SOCKET, SO_DETACH_FILTER, 0), ENOENT);
+}
+CASE(filter_of_unix_datagrams) {
+    int pair[2];
+    OK(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
+    // Those that begin with 'a', and of them four bytes.
+    OK(attach(pair[1], {step(BPF_LD | BPF_B | BPF_ABS, 0), step(BPF_JMP | BPF_JEQ | BPF_K, 'a', 0, 1),
+                        step(BPF_RET | BPF_K, 4), step(BPF_RET | BPF_K, 0)}));
+    EXPECT_EQ(send(pair[0], "blocked", 7, 0), 7);
+    EXPECT_EQ(send(pair[0], "abcdefg", 7, 0), 7);
+    EXPECT_EQ(receive(pair[1], MSG_DONTWAIT), "abcd");
+    FAILS(recv(pair[1], scratch(), 10, MSG_DONTWAIT), EAGAIN);
+    int zero = 0;
+    OK(setsockopt(pair[1], SOL_SOCKET, SO_DETACH_FILTER, &zero, sizeof zero));
+    EXPECT_EQ(send(pair[0], "let in", 6, 0), 6);
+    EXPECT_EQ(receive(pair[1], MSG_DONTWAIT), "let in");
+}
+CASE(filter_of_unix_streams_is_taken_and_not_asked) {
+    int pair[2];
+    OK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    OK(attach(pair[1], {step(BPF_RET | BPF_K, 0)}));
+    EXPECT_EQ(send(pair[0], "bytes", 5, 0), 5);
+    EXPECT_EQ(receive(pair[1], MSG_DONTWAIT), "bytes");
+}
+CASE(filter_of_netlink) {
+    int fd = OK(socket(AF_NETLINK, SOCK_RAW, 0));
+    struct {
+        nlmsghdr header;
+        rtgenmsg body;
+    } dump{{sizeof dump, RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, 1, 0}, {AF_UNSPEC}};
+    OK(attach(fd, {step(BPF_RET | BPF_K, 0)}));
+    OK(send(fd, &dump, sizeof dump, 0));
+    FAILS(recv(fd, scratch(), 1 << 15, MSG_DONTWAIT), EAGAIN);
+    OK(attach(fd, {step(BPF_RET | BPF_K, 16)}));
+    int other = OK(socket(AF_NETLINK, SOCK_RAW, 0));
+    OK(attach(other, {step(BPF_RET | BPF_K, 16)}));
+    OK(send(other, &dump, sizeof dump, 0));
+    EXPECT_EQ(recv(other, scratch(), 1 << 15, 0), 16);
 }
 CASE(filter_locked) {
     int fd = OK(socket(AF_INET, SOCK_DGRAM, 0));

@@ -18,7 +18,8 @@
 namespace casemate::sentry {
 namespace {
 
-// Waits at a file's queue for as long as O_ASYNC is set. A queue tells it under locks that sending needs: the signal is
+// Waits at a file's queue for as long as O_ASYNC is set, and at a socket's for as long as somebody is to hear of urgent
+// data (SIGURG). A queue tells it under locks that sending needs: the signal is
 // sent by the task whose call caused the event, before that call ends, or by the timer thread where there is no such
 // task.
 class AsyncNotice final : public DeferredWork, public Waiter, public FileObserver, public Timer {
@@ -28,6 +29,7 @@ class AsyncNotice final : public DeferredWork, public Waiter, public FileObserve
     void begin();
     void end();
     void set_owner(Task& task, int fd);
+    void set_async(bool on) { async_.store(on, std::memory_order_relaxed); }
 
     bool notified(uint32_t events) override;
     void run() override { send(); }
@@ -37,10 +39,12 @@ class AsyncNotice final : public DeferredWork, public Waiter, public FileObserve
   private:
     void send();
     siginfo_t info_of(uint32_t events) const;
+    void tell_locked(const siginfo_t& info);
     bool may_tell(Task& target) const;
 
     Kernel& kernel_;
     File& file_;  // until end()
+    std::atomic<bool> async_{false};
     std::atomic<uint32_t> pending_{0};
     std::mutex mutex_;  // guards what follows
     File::Owner owner_;
@@ -95,6 +99,10 @@ void AsyncNotice::set_owner(Task& task, int fd) {
 }
 
 bool AsyncNotice::notified(uint32_t events) {
+    // "Anything may have changed" is no urgent byte.
+    if (events == ~0u) events &= ~uint32_t{EPOLLPRI};
+    if (!async_.load(std::memory_order_relaxed)) events &= EPOLLPRI;
+    if (events == 0) return false;
     if (pending_.fetch_or(events, std::memory_order_acq_rel) != 0) return false;
     if (WakeBatch* batch = WakeBatch::current())
         batch->add_work(Ref<DeferredWork>(this));
@@ -140,7 +148,11 @@ void AsyncNotice::send() {
     uint32_t events = pending_.exchange(0, std::memory_order_acq_rel);
     std::lock_guard lock(mutex_);
     if (owner_.id == 0 || !space_) return;
-    siginfo_t info = info_of(events);
+    if (events & EPOLLPRI && file_.as_socket() != nullptr) tell_locked(kernel_signal(SIGURG));
+    if (async_.load(std::memory_order_relaxed)) tell_locked(info_of(events));
+}
+
+void AsyncNotice::tell_locked(const siginfo_t& info) {
     std::vector<Ref<Process>> group;
     Ref<Task> one = owner_.type != F_OWNER_PGRP ? kernel_.tasks().find_task(*space_, owner_.id) : nullptr;
     if (owner_.type == F_OWNER_PGRP) {
@@ -164,7 +176,8 @@ void AsyncNotice::send() {
 
 void update_async_notice(Task& task, File& file, int fd) {
     if (file.waiters() == nullptr) return;
-    bool wanted = (file.flags() & O_ASYNC) != 0;
+    bool async = (file.flags() & O_ASYNC) != 0;
+    bool wanted = async || (file.as_socket() != nullptr && file.owner().id != 0);
     Ref<AsyncNotice> notice;
     bool begin = false, end = false;
     {
@@ -183,6 +196,7 @@ void update_async_notice(Task& task, File& file, int fd) {
     if (!notice) return;
     if (end) return notice->end();
     notice->set_owner(task, fd);
+    notice->set_async(async);
     if (!begin) return;
     // A pipe's ends share a queue: each hears of its own direction.
     uint32_t events = EPOLLHUP | EPOLLERR | EPOLLPRI;

@@ -1,4 +1,5 @@
-// O_ASYNC: signals to the owner of an open file when something can be read or written (F_SETOWN, F_SETSIG, SIGIO).
+// O_ASYNC: signals to the owner of an open file when something can be read or written (F_SETOWN, F_SETSIG, SIGIO),
+// and of a socket to which urgent data have come (SIGURG, without O_ASYNC too).
 #pragma once
 
 #include "base/ref.h"

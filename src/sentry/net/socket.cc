@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "sentry/fs/anonymous/anonymous_files.h"
+#include "sentry/kernel/async_notice.h"
 #include "sentry/kernel/classic_bpf.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/net/interface_ioctl.h"
@@ -33,6 +34,15 @@ void Socket::inherit_options(Socket& from) {
     options_.linger_seconds = other.linger_seconds.load();
     options_.priority = other.priority.load();
     options_.mark = other.mark.load();
+}
+
+SysResult<void> Socket::connect_to_send(Task& task, SendRequest& request) {
+    if (request.to == nullptr) return Errno(peer_address().ok() ? EISCONN : EINVAL);
+    if (request.to->family() == AF_UNSPEC) return Errno(EOPNOTSUPP);
+    TRY(connect(task, *request.to, request.flags & MSG_DONTWAIT));
+    request.flags &= ~MSG_FASTOPEN;
+    request.to = nullptr;
+    return {};
 }
 
 SysResult<void> Socket::bind(Task&, const SocketAddress&) { return Errno(EOPNOTSUPP); }
@@ -67,6 +77,15 @@ SysResult<void> Socket::attach_filter(Task& task, std::span<const std::byte> val
     return {};
 }
 
+size_t Socket::kept_of(std::span<const std::byte> message) {
+    Ref<Filter> program = filter();
+    if (!program) return message.size();
+    // SAFETY: bytes as bytes.
+    BpfPacket about{{reinterpret_cast<const uint8_t*>(message.data()), message.size()}};
+    about.network_at = SIZE_MAX;
+    return std::min<size_t>(run_packet_bpf(program->code, about), message.size());
+}
+
 SysResult<void> Socket::detach_filter() {
     if (filter_locked_) return Errno(EPERM);
     Ref<Filter> gone;
@@ -89,9 +108,6 @@ SysResult<int64_t> Socket::ioctl(Task& task, uint64_t command, uint64_t argument
             TRY(task.write(UserPtr<int32_t>(argument), static_cast<int32_t>(bytes)));
             return 0;
         }
-        case SIOCSPGRP:
-        case SIOCGPGRP:
-            return Errno(ENOTTY);
         default:
             return interface_ioctl(task, *network_, family_, command, argument);
     }
@@ -110,6 +126,21 @@ SocketFile::~SocketFile() {
 }
 
 SysResult<int64_t> SocketFile::ioctl(Task& task, uint64_t command, uint64_t argument) {
+    if (command == FIOSETOWN || command == SIOCSPGRP) {
+        auto id = TRY(task.read(UserPtr<int32_t>(argument)));
+        if (id == INT32_MIN) return Errno(EINVAL);
+        Owner whom = owner();
+        whom.type = id < 0 ? F_OWNER_PGRP : F_OWNER_PID;
+        whom.id = id < 0 ? -id : id;
+        set_owner(whom);
+        update_async_notice(task, *this, -1);
+        return 0;
+    }
+    if (command == FIOGETOWN || command == SIOCGPGRP) {
+        Owner whom = owner();
+        TRY(task.write(UserPtr<int32_t>(argument), whom.type == F_OWNER_PGRP ? -whom.id : whom.id));
+        return 0;
+    }
     return socket_->ioctl(task, command, argument);
 }
 

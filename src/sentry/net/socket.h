@@ -174,7 +174,11 @@ class Socket : public RefCounted {
             options_.flags.fetch_and(~static_cast<uint32_t>(flag), std::memory_order_relaxed);
     }
     void inherit_options(Socket& from);
-    // Whether its kind looks at filter().
+    // MSG_FASTOPEN, as Linux does it for a peer that has given no cookie: connects, and what is sent follows.
+    SysResult<void> connect_to_send(Task& task, SendRequest& request);
+    // How many bytes of a message its filter lets in; 0: none of it.
+    size_t kept_of(std::span<const std::byte> message);
+    // Whether its kind looks at filter(), or Linux's takes one and never asks it (Unix streams).
     virtual bool has_messages() const { return false; }
 
     const int family_, type_, protocol_;

@@ -140,11 +140,12 @@ StreamDirection::Progress StreamDirection::write_then(IoBuffer& from, size_t lim
 
 StreamDirection::Progress StreamDirection::write_marked(IoBuffer& from, size_t limit, size_t rest,
                                                         const std::function<void(uint64_t, std::byte)>& mark) {
+    bool marked = false;
     Progress progress = write_then(from, limit, [&](const Progress& written) {
-        if (written.bytes > 0 && written.bytes == rest)
-            mark(position_ + size_, ring_[(head_ + size_ - 1) & (allocated_ - 1)]);
+        marked = written.bytes > 0 && written.bytes == rest;
+        if (marked) mark(position_ + size_, ring_[(head_ + size_ - 1) & (allocated_ - 1)]);
     });
-    if (progress.bytes > 0) reader_->queue.notify(EPOLLIN | EPOLLRDNORM | EPOLLPRI);
+    if (progress.bytes > 0) reader_->queue.notify(EPOLLIN | EPOLLRDNORM | (marked ? uint32_t{EPOLLPRI} : 0u));
     return progress;
 }
 

@@ -192,7 +192,7 @@ SysResult<int64_t> sys_fcntl(Task& task, const SyscallArgs& args) {
             owner.type = id < 0 ? F_OWNER_PGRP : F_OWNER_PID;
             owner.id = id < 0 ? -id : id;
             file.set_owner(owner);
-            if ((file.flags() & O_ASYNC) != 0) update_async_notice(task, file, fd);
+            update_async_notice(task, file, fd);
             return int64_t{0};
         }
         case F_GETOWN: {
@@ -206,7 +206,7 @@ SysResult<int64_t> sys_fcntl(Task& task, const SyscallArgs& args) {
             owner.type = given.type;
             owner.id = given.pid;
             file.set_owner(owner);
-            if ((file.flags() & O_ASYNC) != 0) update_async_notice(task, file, fd);
+            update_async_notice(task, file, fd);
             return int64_t{0};
         }
         case F_GETOWN_EX: {

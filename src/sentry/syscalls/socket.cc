@@ -164,7 +164,7 @@ constexpr SyscallRow kRows[] = {
     {51, "getsockname", sys_getsockname, Support::kFull},
     {52, "getpeername", sys_getpeername, Support::kFull},
     {53, "socketpair", sys_socketpair, Support::kFull},
-    {54, "setsockopt", sys_setsockopt, Support::kPartial, "filters of classic BPF, on sockets with messages"},
+    {54, "setsockopt", sys_setsockopt, Support::kPartial, "filters of classic BPF, not on TCP and Unix SEQPACKET"},
     {55, "getsockopt", sys_getsockopt, Support::kPartial, "TCP_INFO in outline"},
     {288, "accept4", sys_accept4, Support::kFull},
 };

@@ -50,7 +50,7 @@ SysResult<size_t> TcpSocket::write_after_end(Task& task, const Attached& mine, c
 }
 
 SysResult<size_t> TcpSocket::send(Task& task, SendRequest& request) {
-    if (request.flags & MSG_FASTOPEN) return Errno(EOPNOTSUPP);
+    if (request.flags & MSG_FASTOPEN) TRY(connect_to_send(task, request));
     Attached mine = attached();
     if (mine.outside) return send_outside(task, *mine.outside, request);
     if (!mine.connection) {

@@ -48,7 +48,7 @@ constexpr int kStrict[] = {TCP_FASTOPEN_CONNECT, TCP_FASTOPEN_NO_COOKIE, TCP_THI
                            TCP_INQ};
 
 // What some of them become.
-int kept_of(int name, int number) {
+int value_kept(int name, int number) {
     switch (name) {
         case TCP_LINGER2:
             if (number == 0) return 60;
@@ -99,7 +99,7 @@ SysResult<bool> TcpSocket::set_family_option(Task& task, int level, int name, st
     if (name == TCP_MAXSEG && kept == 0) kept = known->least;  // none of one's own
     if (kept < known->least || kept > known->most) return Errno(EINVAL);
     if (name == TCP_FASTOPEN && attached().connection) return Errno(EINVAL);
-    keep_option(level, name, kept_of(name, kept));
+    keep_option(level, name, value_kept(name, kept));
     return true;
 }
 

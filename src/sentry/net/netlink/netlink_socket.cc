@@ -144,6 +144,9 @@ bool NetlinkSocket::flag(int option) {
 }
 
 void NetlinkSocket::deliver(NetlinkDatagram datagram) {
+    size_t kept = kept_of(datagram.bytes);
+    if (kept == 0) return;
+    datagram.bytes.resize(kept);
     {
         std::lock_guard lock(mutex_);
         if (closed_) return;
@@ -176,6 +179,10 @@ void NetlinkSocket::start_dump(const nlmsghdr& to, NetlinkReply reply) {
         NetlinkBytes& last = chunks.back().bytes;
         last.insert(last.end(), bytes.begin(), bytes.end());
     }
+    std::erase_if(chunks, [&](NetlinkDatagram& chunk) {
+        chunk.bytes.resize(kept_of(chunk.bytes));
+        return chunk.bytes.empty();
+    });
     {
         std::lock_guard lock(mutex_);
         if (closed_) return;

@@ -66,6 +66,9 @@ class NetlinkSocket final : public Socket {
     // Into the queue, or lost.
     void deliver(NetlinkDatagram datagram);
 
+  protected:
+    bool has_messages() const override { return true; }
+
   private:
     SysResult<void> bind_port(Task& task, uint32_t port);
     SysResult<void> check_groups(Task& task) const;

@@ -104,6 +104,11 @@ SysResult<size_t> UnixDatagram::send(Task& task, SendRequest& request) {
     Ref<Passenger> passenger = TRY(passenger_for(task, request.control, target->has(kPassCredentials)));
     Packet packet = TRY(Packet::copy_from(request.data, request.data.remaining()));
     size_t size = packet.size;
+    if (Ref<Filter> program = target->filter()) {
+        size_t kept = target->kept_of({packet.data.get(), packet.size});
+        if (kept == 0) return size;  // as lost on the way
+        packet.size = kept;
+    }
     packet.passenger = std::move(passenger);
     packet.sender = Ref<RefCounted>(name());
 

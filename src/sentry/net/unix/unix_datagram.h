@@ -26,6 +26,9 @@ class UnixDatagram final : public UnixSocket {
     int state_number() override { return peer() ? 3 : 1; }
     Diagnosis diagnosis() override;
 
+  protected:
+    bool has_messages() const override { return true; }
+
   private:
     // The other end's receiving part: held by those who are connected to it, without keeping the socket itself.
     struct Inbox final : RefCounted {

@@ -46,6 +46,9 @@ class UnixStream final : public UnixSocket {
     int state_number() override;
     Diagnosis diagnosis() override;
 
+  protected:
+    bool has_messages() const override { return type() == SOCK_STREAM; }
+
   private:
     bool packets() const { return type() == SOCK_SEQPACKET; }
     // Null before it is connected; then the same for the rest of its life.
