@@ -70,8 +70,8 @@ DeviceLoop::Id DeviceLoop::after(std::mutex& owner, std::chrono::nanoseconds del
     entry->timer = std::move(callback);
     std::lock_guard lock(table_);
     Id id = next_id_++;
+    entry->due = timers_.emplace(Clock::now() + delay, id);
     entries_.emplace(id, std::move(entry));
-    timers_.emplace(Clock::now() + delay, id);
     arm_locked();
     return id;
 }
@@ -81,7 +81,13 @@ void DeviceLoop::cancel(Id id) {
     auto found = entries_.find(id);
     if (found == entries_.end()) return;
     found->second->removed = true;
-    entries_.erase(found);  // its time stays and finds nothing
+    if (found->second->timer) timers_.erase(found->second->due);
+    entries_.erase(found);
+}
+
+size_t DeviceLoop::timer_count() {
+    std::lock_guard lock(table_);
+    return timers_.size();
 }
 
 void DeviceLoop::arm_locked() {
@@ -120,6 +126,10 @@ void DeviceLoop::run_timers() {
 }
 
 void DeviceLoop::turn(std::chrono::milliseconds timeout) {
+    {
+        std::lock_guard turn(turn_);
+        if (paused_ && !own_thread_) return;
+    }
     epoll_event events[32];
     int count = ::epoll_wait(epoll_.get(), events, 32, static_cast<int>(timeout.count()));
     std::unique_lock turn(turn_);
@@ -147,6 +157,7 @@ void DeviceLoop::turn(std::chrono::milliseconds timeout) {
 Result<void> DeviceLoop::start(std::function<void()> prepare) {
     CHECK(!thread_.joinable());
     stopping_ = false;
+    own_thread_ = true;
     try {
         thread_ = std::thread([this, prepare = std::move(prepare)] {
             if (prepare) prepare();
@@ -167,6 +178,7 @@ void DeviceLoop::stop() {
     resumed_.notify_all();
     linux::signal_eventfd(wake_.get());
     thread_.join();
+    own_thread_ = false;
 }
 
 void DeviceLoop::pause() {

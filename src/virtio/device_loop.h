@@ -58,9 +58,13 @@ class DeviceLoop {
     int fd() const { return epoll_.get(); }
     void turn(std::chrono::milliseconds timeout);
 
-    // No callback runs between these two. Not from a callback.
+    // No callback runs between these two. Not from a callback. A thread of its own waits meanwhile; for somebody else's
+    // loop, which has other things to do, turn() returns at once: it had better not watch fd(), which stays readable.
     void pause();
     void resume();
+
+    // Timers that are set; a guest can set and cancel them all day.
+    size_t timer_count();
 
   private:
     struct Entry {
@@ -69,6 +73,7 @@ class DeviceLoop {
         std::atomic<bool> removed{false};
         std::function<void(uint32_t)> callback;
         std::function<void()> timer;
+        std::multimap<Clock::time_point, Id>::iterator due;  // of a timer
     };
 
     DeviceLoop() = default;
@@ -81,7 +86,8 @@ class DeviceLoop {
     UniqueFd wake_;
     std::mutex turn_;
     std::condition_variable resumed_;
-    bool paused_ = false;  // guarded by turn_
+    bool paused_ = false;      // guarded by turn_
+    bool own_thread_ = false;  // the same
     std::mutex table_;
     // Guarded by table_:
     std::unordered_map<Id, std::shared_ptr<Entry>> entries_;

@@ -67,6 +67,32 @@ TEST(DeviceLoop, TimersRunOnceAndCanBeCancelled) {
     EXPECT_EQ(calls, 2);
 }
 
+TEST(DeviceLoop, CancelledTimersLeaveNothingBehind) {
+    auto loop = MUST(DeviceLoop::create());
+    std::mutex owner;
+    auto stays = loop->after(owner, std::chrono::hours(1), [] {});
+    for (int i = 0; i < 1000; ++i) loop->cancel(loop->after(owner, std::chrono::seconds(30), [] {}));
+    EXPECT_EQ(loop->timer_count(), 1u);
+    loop->cancel(stays);
+    EXPECT_EQ(loop->timer_count(), 0u);
+}
+
+// A paused monitor still has to hear "resume".
+TEST(DeviceLoop, SomebodyElsesLoopDoesNotWaitForAPausedOne) {
+    auto loop = MUST(DeviceLoop::create());
+    std::mutex owner;
+    UniqueFd event = MUST(linux::create_eventfd());
+    int calls = 0;
+    (void)MUST(loop->watch(owner, event.get(), EPOLLIN | EPOLLET, [&](uint32_t) { ++calls; }));
+    loop->pause();
+    linux::signal_eventfd(event.get());
+    loop->turn(milliseconds(0));
+    EXPECT_EQ(calls, 0);
+    loop->resume();
+    loop->turn(milliseconds(0));
+    EXPECT_EQ(calls, 1);
+}
+
 TEST(DeviceLoop, WhatIsPausedDoesNotRun) {
     auto loop = MUST(DeviceLoop::create());
     std::mutex owner;

@@ -156,8 +156,9 @@ void FuseLink::finish_reply() {
     done_(pending.slot, -reply_.error, static_cast<uint32_t>(reply_.len - sizeof(reply_)));
 }
 
+// Bounded: a server that floods the monitor must not keep it from its other devices, nor drain() from its limit.
 void FuseLink::receive() {
-    while (!broken_ && (body_left_ > 0 ? receive_body() : receive_header())) {
+    for (int i = 0; i < kReadsPerTurn && !broken_ && (body_left_ > 0 ? receive_body() : receive_header()); ++i) {
     }
 }
 

@@ -47,6 +47,7 @@ class FuseLink final : public FuseHandler {
 
   private:
     static constexpr int kPatience = 10'000;  // ms
+    static constexpr int kReadsPerTurn = 256;
 
     struct Pending {
         uint16_t slot;
