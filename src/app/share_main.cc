@@ -1,8 +1,7 @@
 // casemate-share: serves one directory to one virtual machine. Started by `casemate vmm` (vmm/share.h) in a jail, with
-// the monitor's socket as descriptor 3 and the directory as descriptor 4; it ends when the monitor goes away. With the
-// word "read-only" it changes nothing.
+// the monitor's socket as descriptor 3 and the directory in its root (fileserver/jail.h); it ends when the monitor goes
+// away. With the word "read-only" it changes nothing.
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <csignal>
 #include <cstring>
@@ -10,23 +9,22 @@
 #include "base/log.h"
 #include "fileserver/fuse_connection.h"
 #include "fileserver/jail.h"
+#include "linux/process.h"
 
 namespace {
 
 constexpr int kMonitorSocket = 3;
-constexpr int kDirectory = 4;
 
 casemate::Result<void> run(bool read_only) {
     using namespace casemate;
     using namespace casemate::fileserver;
+    linux::set_process_name("casemate-share");  // it was executed by a descriptor
     ::umask(0);
     ::signal(SIGPIPE, SIG_IGN);
-    UniqueFd self = TRY(enter_proc_self_fd());
-    raise_descriptor_limit();
-    TRY(drop_capabilities());
+    ShareJail jail = TRY(enter_share_jail());
     FuseDirectory::Options options;
     options.read_only = read_only;
-    auto directory = TRY(FuseDirectory::create(UniqueFd(kDirectory), std::move(self), std::move(options)));
+    auto directory = TRY(FuseDirectory::create(std::move(jail.directory), std::move(jail.self), std::move(options)));
     TRY(install_share_filter());
     auto served = serve_fuse_link(*directory, kMonitorSocket);
     if (!served.ok()) return Error("the monitor broke the protocol of shared directories", served.error().value);

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <thread>
@@ -170,6 +171,22 @@ TEST_F(FuseLinkTest, AServerThatLies) {
     std::memcpy(&header, machine.at(out), sizeof(header));
     EXPECT_EQ(header.error, -EIO);
     EXPECT_EQ(header.len, 16u);
+}
+
+TEST_F(FuseLinkTest, AServerThatFloodsDoesNotStallTheDevices) {
+    ASSERT_TRUE(driver->start());
+    std::atomic<bool> done{false};
+    std::thread flood([&] {
+        std::vector<fuse_out_header> answers(4096, fuse_out_header{16, 0, 999});  // to nobody
+        while (!done)
+            (void)!::send(server_socket.get(), answers.data(), answers.size() * sizeof(answers[0]),
+                          MSG_NOSIGNAL | MSG_DONTWAIT);
+    });
+    send(FUSE_LOOKUP, 1, std::string("file\0", 5), 100);
+    for (int i = 0; i < 100; ++i) machine.turn(1);  // each comes back
+    EXPECT_FALSE(driver->queue(1).has_used());
+    done = true;
+    flood.join();
 }
 
 TEST_F(FuseLinkTest, ResetWhileTheServerIsAtWork) {

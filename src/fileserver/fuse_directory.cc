@@ -299,7 +299,7 @@ SysResult<fuse_entry_out> FuseDirectory::enter_new(uint64_t parent_id, const std
     }
     if (attributes.uid != header.uid || attributes.gid != gid) {
         // Without the right to give files away they are all the server's.
-        if (::fchownat(fd.get(), "", header.uid, gid, AT_EMPTY_PATH) != 0 && !(errno == EPERM && ::geteuid() != 0))
+        if (::fchownat(fd.get(), "", header.uid, gid, AT_EMPTY_PATH) != 0 && !(errno == EPERM && !as_host_root_))
             return last_errno();
     }
     if (!S_ISLNK(attributes.mode) && (attributes.mode & kPermissionBits) != (mode & kPermissionBits))

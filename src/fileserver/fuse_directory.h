@@ -10,6 +10,8 @@
 // Not thread-safe. The process's umask must be 0.
 #pragma once
 
+#include <unistd.h>
+
 #include <map>
 #include <string>
 #include <unordered_map>
@@ -116,6 +118,7 @@ class FuseDirectory final : public virtio::FuseServer {
     UniqueFd root_;
     uint64_t root_device_ = 0;
     UniqueFd proc_self_fd_;
+    const bool as_host_root_ = ::geteuid() == 0;
     std::unordered_map<uint64_t, Node> nodes_;  // by number, without the root
     std::map<std::pair<uint64_t, uint64_t>, uint64_t> by_inode_;
     std::unordered_map<uint64_t, Handle> handles_;

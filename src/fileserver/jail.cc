@@ -2,34 +2,60 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <linux/mount.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "linux/mount_fd.h"
 #include "linux/seccomp_fd.h"
 
 namespace casemate::fileserver {
 
+namespace {
+
+// The folder /proc/self/fd alone, as a mount of its own that hangs nowhere. Of a whole procfs whoever takes this
+// process over could make use: it is root's here, and has /proc/sys, which the host runs programs by, and
+// /proc/self/exe.
+Result<UniqueFd> make_proc_self_fd() {
+    auto context = linux::fsopen("proc");
+    if (!context.ok())
+        return sys_error("file server: /proc/self/fd is not there and fsopen(proc) failed", context.error().value);
+    (void)linux::fsconfig_string(context->get(), "subset", "pid");  // Linux 5.8
+    if (auto made = linux::fsconfig_create(context->get()); !made.ok())
+        return sys_error("file server: creating a private procfs", made.error().value);
+    auto whole = linux::fsmount(context->get(), MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    if (!whole.ok()) return sys_error("file server: mounting a private procfs", whole.error().value);
+    // Only what is mounted somewhere can be copied: for a moment that is over the empty root.
+    if (auto moved = linux::move_mount(whole->get(), AT_FDCWD, "/"); !moved.ok())
+        return sys_error("file server: attaching a private procfs", moved.error().value);
+    auto folder = linux::clone_mount(whole->get(), "self/fd", false);
+    if (!folder.ok()) return sys_error("file server: copying self/fd of a private procfs", folder.error().value);
+    if (::fchdir(whole->get()) != 0 || ::umount2(".", MNT_DETACH) != 0)
+        return sys_error("file server: detaching a private procfs");
+    return folder.take_value();
+}
+
+}  // namespace
+
 Result<UniqueFd> enter_proc_self_fd() {
-    int fd = ::open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) {
-        // No /proc in this root: a detached one of our own, for this pid namespace.
-        UniqueFd context(static_cast<int>(::syscall(SYS_fsopen, "proc", FSOPEN_CLOEXEC)));
-        if (!context) return sys_error("file server: /proc/self/fd is not there and fsopen(proc) failed");
-        if (::syscall(SYS_fsconfig, context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0)
-            return sys_error("file server: creating a private procfs");
-        UniqueFd mount(static_cast<int>(::syscall(SYS_fsmount, context.get(), FSMOUNT_CLOEXEC, 0)));
-        if (!mount) return sys_error("file server: mounting a private procfs");
-        fd = ::openat(mount.get(), "self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (fd < 0) return sys_error("file server: open self/fd of a private procfs");
-    }
-    UniqueFd self(fd);
+    UniqueFd self(::open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!self) self = TRY(make_proc_self_fd());
     if (::fchdir(self.get()) != 0) return sys_error("file server: chdir to /proc/self/fd");
     return self;
+}
+
+Result<ShareJail> enter_share_jail() {
+    ShareJail jail;
+    jail.self = TRY(enter_proc_self_fd());
+    jail.directory.reset(::open(kSharePath, O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!jail.directory) return sys_error("share: open the directory");
+    raise_descriptor_limit();
+    TRY(drop_capabilities());
+    return jail;
 }
 
 size_t raise_descriptor_limit() {

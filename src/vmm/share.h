@@ -9,8 +9,10 @@
 
 namespace casemate::vmm {
 
-// `program` is casemate-share's path; `socket` the far end of the monitor's, `directory` an open directory (O_PATH will
-// do). Both are borrowed. It ends with the monitor's end of the socket, and with the calling thread.
-Result<host::JailedProcess> spawn_share(const std::string& program, int socket, int directory, bool read_only);
+// `program` is casemate-share's path; `socket` the far end of the monitor's, borrowed. The directory and what is
+// mounted in it appear in the jail's root as mounts of their own, in which no device opens: nothing is above them,
+// whatever the process does. It ends with the monitor's end of the socket, and with the calling thread.
+Result<host::JailedProcess> spawn_share(const std::string& program, int socket, const std::string& directory,
+                                        bool read_only);
 
 }  // namespace casemate::vmm
