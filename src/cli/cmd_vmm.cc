@@ -13,6 +13,7 @@
 #include "cli/commands.h"
 #include "linux/event_fds.h"
 #include "linux/event_loop.h"
+#include "linux/file.h"
 #include "linux/mount_fd.h"
 #include "linux/path.h"
 #include "linux/process.h"
@@ -92,6 +93,13 @@ std::pair<std::string, std::vector<std::string_view>> path_and_words(std::string
     return parts;
 }
 
+// A limit of so many a second.
+Result<uint64_t> limit_value(std::string_view text, std::string_view option) {
+    int64_t number = TRY(parse_number(text, option));
+    if (number < 1) return Error(fmt::format("option --{}: a limit is at least 1, not {}", option, number), EINVAL);
+    return static_cast<uint64_t>(number);
+}
+
 // FILE[,ro][,iops=N][,bps=SIZE]
 Result<vmm::MonitorOptions::Disk> disk_option(std::string_view text, Opened& opened) {
     vmm::MonitorOptions::Disk disk;
@@ -100,7 +108,7 @@ Result<vmm::MonitorOptions::Disk> disk_option(std::string_view text, Opened& ope
         if (word == "ro") {
             disk.read_only = true;
         } else if (word.starts_with("iops=")) {
-            disk.operations = static_cast<uint64_t>(TRY(parse_number(word.substr(5), "disk")));
+            disk.operations = TRY(limit_value(word.substr(5), "disk"));
         } else if (word.starts_with("bps=")) {
             disk.bytes = TRY(sandbox::parse_size(word.substr(4)));
         } else {
@@ -111,6 +119,30 @@ Result<vmm::MonitorOptions::Disk> disk_option(std::string_view text, Opened& ope
     }
     disk.fd = TRY(opened.open("disk", path, disk.read_only ? O_RDONLY : O_RDWR));
     return disk;
+}
+
+// TAP[,pps=N][,bps=SIZE][,mtu=N]
+Result<vmm::MonitorOptions::Net> net_option(std::string_view text, Opened& opened) {
+    vmm::MonitorOptions::Net net;
+    auto [name, words] = path_and_words(text);
+    for (std::string_view word : words) {
+        if (word.starts_with("pps=")) {
+            net.frames = TRY(limit_value(word.substr(4), "net"));
+        } else if (word.starts_with("bps=")) {
+            net.bytes = TRY(sandbox::parse_size(word.substr(4)));
+        } else if (word.starts_with("mtu=")) {
+            int64_t mtu = TRY(parse_number(word.substr(4), "net"));
+            if (mtu < 68 || mtu > 65535)
+                return Error(fmt::format("option --net: an MTU of 68 to 65535, not {}", mtu), EINVAL);
+            net.mtu = static_cast<uint16_t>(mtu);
+        } else {
+            return Error(
+                fmt::format("option --net: TAP may be followed by pps=N, bps=SIZE and mtu=N, not \"{}\"", word),
+                EINVAL);
+        }
+    }
+    net.tap = opened.keep(TRY(virtio::open_tap(name)));
+    return net;
 }
 
 // DIR[,ro][,tag=NAME]: starts the process that serves it, which ends with us or the monitor.
@@ -128,19 +160,30 @@ Result<vmm::MonitorOptions::Share> share_option(const Context& context, std::str
             return Error(fmt::format("option --fs: DIR may be followed by ro and tag=NAME, not \"{}\"", word), EINVAL);
         }
     }
-    // Detached from where it is mounted: nothing is above it, whatever the process that gets it does.
-    auto directory = linux::clone_mount(AT_FDCWD, path, true);
-    if (!directory.ok() && directory.error().value == EPERM) directory = linux::open(path, O_PATH | O_DIRECTORY);
-    if (!directory.ok()) return sys_error("share the directory " + path, directory.error().value);
     auto pair = linux::create_socket_pair();
     if (!pair.ok()) return sys_error("socketpair", pair.error().value);
     std::string folder = context.config->libexec.empty() ? sandbox::own_folder() : context.config->libexec;
-    (void)TRY(vmm::spawn_share(folder + "/casemate-share", pair->second.get(), directory->get(), read_only));
+    (void)TRY(vmm::spawn_share(folder + "/casemate-share", pair->second.get(), path, read_only));
     share.socket = opened.keep(std::move(pair->first));
     return share;
 }
 
+// Options that would be of no effect beside another are refused.
+Result<void> check_together(const Arguments& arguments) {
+    if (arguments.has("restore"))
+        for (const char* other :
+             {"kernel", "initrd", "cmdline", "cpus", "memory", "huge-pages", "map-images", "preallocate"})
+            if (arguments.has(other))
+                return Error(
+                    fmt::format("--{} and --restore exclude each other: it is the snapshot that says so", other),
+                    EINVAL);
+    if (!arguments.has("restore") && arguments.has("keep-clocks"))
+        return Error("--keep-clocks needs --restore", EINVAL);
+    return {};
+}
+
 Result<vmm::MonitorOptions> monitor_options(const Context& context, const Arguments& arguments, Opened& opened) {
+    TRY(check_together(arguments));
     vmm::MonitorOptions options;
     options.memory = TRY(size_option(arguments, "memory", options.memory));
     if (arguments.has("cpus")) {
@@ -156,7 +199,6 @@ Result<vmm::MonitorOptions> monitor_options(const Context& context, const Argume
     options.map_images = arguments.has("map-images");
     options.kvm = TRY(opened.open("device", "/dev/kvm", O_RDWR));
     if (arguments.has("restore")) {
-        if (arguments.has("kernel")) return Error("--kernel and --restore exclude each other", EINVAL);
         std::string folder(arguments.value("restore"));
         options.restore_state = TRY(opened.open("snapshot", folder + "/state", O_RDONLY));
         options.restore_memory = TRY(opened.open("snapshot", folder + "/memory", O_RDONLY));
@@ -178,10 +220,10 @@ Result<vmm::MonitorOptions> monitor_options(const Context& context, const Argume
     options.serial_output = STDOUT_FILENO;
     options.virtio_console = arguments.value("console") == "virtio";
     for (std::string_view disk : arguments.values("disk")) options.disks.push_back(TRY(disk_option(disk, opened)));
-    for (std::string_view tap : arguments.values("net")) {
-        UniqueFd fd = TRY(virtio::open_tap(std::string(tap)));
+    for (std::string_view text : arguments.values("net")) {
+        options.nets.push_back(TRY(net_option(text, opened)));
         // Locally administered; by its order, so that a restored guest keeps its own.
-        options.nets.push_back({opened.keep(std::move(fd)), 0x02'ca'5e'00'00'00 + options.nets.size() + 1});
+        options.nets.back().mac = 0x02'ca'5e'00'00'00 + options.nets.size();
     }
     for (std::string_view share : arguments.values("fs"))
         options.shares.push_back(TRY(share_option(context, share, opened)));
@@ -192,6 +234,20 @@ Result<vmm::MonitorOptions> monitor_options(const Context& context, const Argume
         options.vsock_listener = opened.keep(listener.take_value());
     }
     return options;
+}
+
+// How many processes of our cgroup the host has killed for want of memory; 0 where it does not say.
+uint64_t killed_for_memory() {
+    auto cgroups = linux::read_file("/proc/self/cgroup");
+    if (!cgroups.ok() || !cgroups->starts_with("0::")) return 0;
+    std::string own = cgroups->substr(3, cgroups->find('\n') - 3);
+    auto events = linux::read_file("/sys/fs/cgroup" + own + "/memory.events");
+    constexpr std::string_view kName = "\noom_kill ";
+    size_t at = events.ok() ? events->find(kName) : std::string::npos;
+    uint64_t count = 0;
+    if (at != std::string::npos)
+        std::from_chars(events->data() + at + kName.size(), events->data() + events->size(), count);
+    return count;
 }
 
 Result<int> run_jailed(const Context& context, vmm::MonitorOptions options) {
@@ -212,6 +268,7 @@ Result<int> run_jailed(const Context& context, vmm::MonitorOptions options) {
         });
         if (!watched.ok()) return sys_error("watch the vsock device", watched.error().value);
     }
+    uint64_t killed_before = killed_for_memory();
     auto process = TRY(vmm::spawn_monitor(folder + "/casemate-vmm", options));
     broker.second.reset();
     int pidfd = process.pidfd.get();
@@ -228,6 +285,8 @@ Result<int> run_jailed(const Context& context, vmm::MonitorOptions options) {
     } else {
         return sys_error("signalfd", watched.error().value);
     }
+    if (status.signaled && status.value == SIGKILL && killed_for_memory() > killed_before)
+        return Error("the host ran out of memory and killed the monitor (see memory.max of its cgroup)", ENOMEM);
     if (status.signaled) return Error(fmt::format("the monitor was killed by signal {}", status.value), EIO);
     return status.value;
 }
@@ -239,8 +298,10 @@ Result<int> send_request(const std::string& path, std::string_view request) {
     if (request.starts_with("snapshot ")) {
         std::string folder(request.substr(9));
         if (::mkdir(folder.c_str(), 0700) < 0 && errno != EEXIST) return sys_error("make the folder " + folder);
-        int state = TRY(opened.open("snapshot", folder + "/state", O_RDWR | O_CREAT | O_TRUNC));
-        int memory = TRY(opened.open("snapshot", folder + "/memory", O_RDWR | O_CREAT | O_TRUNC));
+        // Whoever owns the folder shall not choose by a link which of our files is overwritten.
+        constexpr int kFlags = O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW;
+        int state = TRY(opened.open("snapshot", folder + "/state", kFlags));
+        int memory = TRY(opened.open("snapshot", folder + "/memory", kFlags));
         answer = TRY(vmm::control_monitor(path, "snapshot", {state, memory}));
     } else {
         answer = TRY(vmm::control_monitor(path, request, {}));
@@ -252,6 +313,8 @@ Result<int> send_request(const std::string& path, std::string_view request) {
 Result<int> run(const Context& context, const Arguments& arguments) {
     if (arguments.has("send")) {
         if (!arguments.has("control")) return Error("--send needs --control, the socket of the monitor", EINVAL);
+        for (const char* other : {"kernel", "restore", "disk", "net", "fs", "vsock", "inline"})
+            if (arguments.has(other)) return Error(fmt::format("--{} and --send exclude each other", other), EINVAL);
         return send_request(std::string(arguments.value("control")), arguments.value("send"));
     }
     Opened opened;

@@ -127,7 +127,8 @@ constexpr Option kVmm[] = {
     {"map-images", 0, nullptr, "map the pages of kernel and initrd from their files instead of copying them"},
     {"preallocate", 0, nullptr, "take all of the memory from the host before the guest starts"},
     {"disk", 0, "FILE[,ro][,iops=N][,bps=SIZE]", "a raw image or block device (may be repeated)"},
-    {"net", 0, "TAP", "a network card on this tap (may be repeated)"},
+    {"net", 0, "TAP[,pps=N][,bps=SIZE][,mtu=N]",
+     "a network card on this tap; pps and bps limit frames and bytes a second, each way (may be repeated)"},
     {"fs", 0, "DIR[,ro][,tag=NAME]", "a directory to share by virtio-fs, as \"share\" or NAME (may be repeated)"},
     {"vsock", 0, "PATH",
      "streams: to the guest by connecting to PATH and writing \"CONNECT PORT\", from the guest to the sockets "

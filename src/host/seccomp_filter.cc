@@ -138,6 +138,19 @@ std::vector<sock_filter> SeccompFilter::search(size_t begin, size_t end) const {
     return code;
 }
 
+std::vector<SeccompFilter::Allowed> SeccompFilter::allowed() const {
+    std::vector<Allowed> all;
+    for (const Entry& entry : entries_) {
+        for (const Rule& rule : entry.rules) {
+            if (rule.action != kAllow) continue;
+            bool request = rule.checks.size() == 1 && rule.checks[0].index == 1 &&
+                           rule.checks[0].kind != ArgCheck::Kind::kNotEqual && rule.checks[0].value != 0;
+            all.push_back({entry.syscall, request ? rule.checks[0].value : 0});
+        }
+    }
+    return all;
+}
+
 Result<std::vector<sock_filter>> SeccompFilter::build() const {
     for (const Entry& entry : entries_)
         for (const Rule& rule : entry.rules)

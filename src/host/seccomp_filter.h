@@ -70,6 +70,13 @@ class SeccompFilter {
     size_t syscall_count() const;
     // Those of them that the host carries out, with some arguments at least: what "60 or fewer" counts.
     size_t allowed_count() const;
+    // What is let through, for tests that look for entries nobody needs: a number, and the value that argument 1 must
+    // have (an ioctl's request), else 0.
+    struct Allowed {
+        int syscall = 0;
+        uint64_t request = 0;
+    };
+    std::vector<Allowed> allowed() const;
     // E2BIG if the program has more than the kernel's 4,096 instructions.
     Result<std::vector<sock_filter>> build() const;
 

@@ -24,6 +24,15 @@ void put(const Memory& memory, uint64_t address, const T& object) {
     MUST(memory.write_object(address, object));
 }
 
+// Sizes and addresses were checked before.
+Error load_error(const char* what, Errno error) {
+    if (error.value == ENODATA) return Error(fmt::format("the {} was cut while it was read", what), error.value);
+    if (error.value == EFAULT || error.value == ENOMEM)
+        return Error(fmt::format("the host has no memory for the guest's {}, or it was cut while it was read", what),
+                     ENOMEM);
+    return sys_error(fmt::format("read the {}", what), error.value);
+}
+
 struct Initrd {
     uint64_t address = 0;
     uint64_t size = 0;
@@ -45,7 +54,7 @@ Result<Initrd> load_initrd(Memory& memory, int fd, const KernelImage& kernel) {
     initrd.address = page_down(limit - initrd.size);
     FilePart whole{0, initrd.size, initrd.address};
     auto loaded = memory.load(fd, {&whole, 1});
-    if (!loaded.ok()) return sys_error("read the initrd", loaded.error().value);
+    if (!loaded.ok()) return load_error("initrd", loaded.error());
     return initrd;
 }
 
@@ -146,7 +155,7 @@ Result<BootEntry> load_kernel(Memory& memory, const BootFiles& files) {
         if (piece.file_size > 0) parts.push_back({piece.file_offset, piece.file_size, piece.address});
     }
     auto loaded = memory.load(files.kernel, parts);
-    if (!loaded.ok()) return sys_error("read the kernel image", loaded.error().value);
+    if (!loaded.ok()) return load_error("kernel image", loaded.error());
     Initrd initrd;
     if (files.initrd >= 0) initrd = TRY(load_initrd(memory, files.initrd, kernel));
     TRY(put_command_line(memory, files.command_line, kernel.command_line_max));

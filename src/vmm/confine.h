@@ -1,5 +1,5 @@
 // The host system calls of a jailed monitor, as lists: one for the thread of the event loop and the devices, a shorter
-// one for the threads of the vCPUs. Anything else kills the process. tests/vmm finds entries that nothing uses.
+// one for the threads of the vCPUs. Anything else kills the process.
 #pragma once
 
 #include "base/result.h"

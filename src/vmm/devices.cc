@@ -21,7 +21,7 @@ namespace casemate::vmm {
 namespace {
 
 // The parent answers at once or is gone; a guest waits at most that long for either.
-constexpr int kBrokerMilliseconds = 2000;
+constexpr std::chrono::seconds kBrokerPatience{2};
 
 Result<UniqueFd> duplicate(int fd, const char* what) {
     auto copy = linux::duplicate_fd(fd);
@@ -29,19 +29,41 @@ Result<UniqueFd> duplicate(int fd, const char* what) {
     return copy.take_value();
 }
 
-SysResult<UniqueFd> ask_broker(int broker, uint32_t port) {
-    std::string_view request(reinterpret_cast<const char*>(&port), sizeof port);
-    TRY(linux::send_message(broker, request));
-    pollfd poll = {broker, POLLIN, 0};
-    if (::poll(&poll, 1, kBrokerMilliseconds) != 1) return Errno(ETIMEDOUT);
-    int32_t error = EIO;
-    auto answer = TRY(linux::receive_message(broker, std::as_writable_bytes(std::span(&error, 1)), 1, MSG_DONTWAIT));
-    if (answer.size != sizeof error || (error == 0) != (answer.fds.size() == 1)) return Errno(ECONNREFUSED);
-    if (error != 0) return Errno(error);
-    return std::move(answer.fds[0]);
+// Between the vsock device and its broker. The answer repeats the question's number: one that comes too late must not
+// be taken for that to the next question, or a guest gets the stream of another port.
+struct BrokerQuestion {
+    uint32_t number;
+    uint32_t port;
+};
+struct BrokerAnswer {
+    uint32_t number;
+    int32_t error;
+};
+
+template <typename T>
+std::string_view bytes_of(const T& value) {
+    return {reinterpret_cast<const char*>(&value), sizeof value};
 }
 
 }  // namespace
+
+SysResult<UniqueFd> ask_vsock_broker(int broker, uint32_t number, uint32_t port, std::chrono::milliseconds patience) {
+    using Clock = std::chrono::steady_clock;
+    TRY(linux::send_message(broker, bytes_of(BrokerQuestion{number, port})));
+    auto end = Clock::now() + patience;
+    while (true) {
+        auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now());
+        pollfd poll = {broker, POLLIN, 0};
+        if (left.count() <= 0 || ::poll(&poll, 1, static_cast<int>(left.count())) != 1) return Errno(ETIMEDOUT);
+        BrokerAnswer answer = {};
+        auto got = TRY(linux::receive_message(broker, std::as_writable_bytes(std::span(&answer, 1)), 1, MSG_DONTWAIT));
+        if (got.size != sizeof answer) return Errno(ECONNREFUSED);
+        if (answer.number != number) continue;
+        if ((answer.error == 0) != (got.fds.size() == 1)) return Errno(ECONNREFUSED);
+        if (answer.error != 0) return Errno(answer.error);
+        return std::move(got.fds[0]);
+    }
+}
 
 Result<void> add_devices(const MonitorOptions& options, Machine& machine) {
     virtio::DeviceLoop& loop = machine.device_loop();
@@ -60,6 +82,9 @@ Result<void> add_devices(const MonitorOptions& options, Machine& machine) {
     for (const MonitorOptions::Net& net : options.nets) {
         virtio::NetDevice::Options card;
         card.tap = TRY(duplicate(net.tap, "tap"));
+        card.mtu = net.mtu;
+        card.receive_frames.per_second = card.transmit_frames.per_second = net.frames;
+        card.receive_bytes.per_second = card.transmit_bytes.per_second = net.bytes;
         for (size_t i = 0; i < card.mac.size(); ++i) card.mac[i] = static_cast<uint8_t>(net.mac >> (8 * (5 - i)));
         TRY(machine.add_device(std::make_unique<virtio::NetDevice>(loop, std::move(card))));
     }
@@ -71,8 +96,9 @@ Result<void> add_devices(const MonitorOptions& options, Machine& machine) {
         virtio::VsockDevice::Options vsock;
         vsock.guest_cid = options.vsock_cid;
         vsock.listener = TRY(duplicate(options.vsock_listener, "vsock's socket"));
-        vsock.connect = [broker = options.vsock_broker, path = options.vsock_path](uint32_t port) {
-            return broker >= 0 ? ask_broker(broker, port) : virtio::connect_vsock_port(path, port);
+        vsock.connect = [broker = options.vsock_broker, path = options.vsock_path, asked = 0u](uint32_t port) mutable {
+            return broker >= 0 ? ask_vsock_broker(broker, ++asked, port, kBrokerPatience)
+                               : virtio::connect_vsock_port(path, port);
         };
         TRY(machine.add_device(std::make_unique<virtio::VsockDevice>(loop, std::move(vsock))));
     }
@@ -81,16 +107,15 @@ Result<void> add_devices(const MonitorOptions& options, Machine& machine) {
 
 void answer_vsock_broker(int broker, const std::string& path) {
     while (true) {
-        uint32_t port = 0;
-        auto request = linux::receive_message(broker, std::as_writable_bytes(std::span(&port, 1)), 0, MSG_DONTWAIT);
-        if (!request.ok() || request->size != sizeof port) return;
-        auto socket = virtio::connect_vsock_port(path, port);
-        int32_t error = socket.ok() ? 0 : socket.error().value;
-        std::string_view answer(reinterpret_cast<const char*>(&error), sizeof error);
+        BrokerQuestion question = {};
+        auto request = linux::receive_message(broker, std::as_writable_bytes(std::span(&question, 1)), 0, MSG_DONTWAIT);
+        if (!request.ok() || request->size != sizeof question) return;
+        auto socket = virtio::connect_vsock_port(path, question.port);
+        BrokerAnswer answer = {question.number, socket.ok() ? 0 : socket.error().value};
         if (socket.ok())
-            (void)linux::send_message(broker, answer, {socket->get()});
+            (void)linux::send_message(broker, bytes_of(answer), {socket->get()});
         else
-            (void)linux::send_message(broker, answer);
+            (void)linux::send_message(broker, bytes_of(answer));
     }
 }
 

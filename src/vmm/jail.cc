@@ -41,6 +41,7 @@ Result<host::JailedProcess> spawn_monitor(const std::string& program, MonitorOpt
 
 int run_jailed_monitor(const std::vector<std::string>& words) {
     log::set_component("vmm");
+    linux::set_process_name("casemate-vmm");  // it was executed by a descriptor
     ::signal(SIGPIPE, SIG_IGN);
     ::mallopt(M_ARENA_MAX, 1);  // threads allocate next to nothing
     auto run = [&]() -> Result<MachineEnd> {

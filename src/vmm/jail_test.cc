@@ -75,6 +75,19 @@ TEST_F(JailTest, SystemCallsThatReachOutKillTheMonitor) {
     EXPECT_TRUE(intrude("vcpu " + std::to_string(SYS_recvmsg)).signaled);
 }
 
+// It is the first process of its namespace, which its own SIGABRT does not end: the list does.
+TEST_F(JailTest, ABugEndsTheMonitor) {
+    for (const char* order : {"main bug", "vcpu bug"}) EXPECT_TRUE(intrude(order).signaled) << order;
+}
+
+// What a well-behaved Linux guest does not make them do.
+TEST_F(JailTest, RareWorkIsOnTheLists) {
+    for (const char* order : {"main work", "vcpu work"}) {
+        linux::ExitStatus end = intrude(order);
+        EXPECT_TRUE(!end.signaled && end.value == 0) << order << ": " << end.value;
+    }
+}
+
 TEST(Confine, ListsAreShort) {
     EXPECT_LT(system_calls_of(ThreadKind::kMain).allowed_count(), 40u);
     EXPECT_LT(system_calls_of(ThreadKind::kVcpu).allowed_count(), 25u);

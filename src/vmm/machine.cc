@@ -16,6 +16,13 @@
 
 namespace casemate::vmm {
 
+namespace {
+
+constexpr const char* kMemoryLost =
+    "the host has no memory for the guest any more, or a file that the guest's memory comes from was cut";
+
+}  // namespace
+
 // A device's interrupt: an eventfd that KVM turns into an edge at the I/O APIC.
 class Machine::Line final : public virtio::InterruptLine {
   public:
@@ -62,6 +69,11 @@ Result<std::unique_ptr<Machine>> Machine::create(MachineSpec spec, linux::EventL
     auto watched =
         loop.watch(devices.fd(), EPOLLIN, [&devices](uint32_t) { devices.turn(std::chrono::milliseconds(0)); });
     if (!watched.ok()) return sys_error("watch the devices", watched.error().value);
+    watched = loop.watch(machine->memory_.lost_event(), EPOLLIN, [raw = machine.get()](uint32_t) {
+        raw->loop_.remove(raw->memory_.lost_event());
+        raw->ended(GuestEnd::kFailed, kMemoryLost);
+    });
+    if (!watched.ok()) return sys_error("watch the guest's memory", watched.error().value);
     return machine;
 }
 
@@ -73,6 +85,7 @@ Machine::~Machine() {
     for (auto& vcpu : vcpus_) vcpu->join();
     loop_.cancel(finish_load_);
     if (device_loop_) loop_.remove(device_loop_->fd());
+    if (memory_.lost_event() >= 0) loop_.remove(memory_.lost_event());
     if (serial_output_ready_) loop_.remove(serial_output_ready_.get());
     if (serial_input_wanted_) loop_.remove(serial_input_wanted_.get());
     if (serial_waits_) loop_.remove(serial_output_);
@@ -86,6 +99,14 @@ Result<void> Machine::create_interrupt_controllers() {
     if (auto set = vm_.call(KVM_SET_TSS_ADDR, kTss); !set.ok()) return sys_error("KVM_SET_TSS_ADDR", set.error().value);
     if (auto made = vm_.call(KVM_CREATE_IRQCHIP); !made.ok())
         return sys_error("KVM_CREATE_IRQCHIP", made.error().value);
+    // The old interrupt controller hears every line too, and begins with none masked and vectors from 0 on: to a kernel
+    // that has not come to its own yet, a line that is raised (by a restore: the generation id's) would be an
+    // exception.
+    kvm_irqchip chip = {};
+    chip.chip_id = KVM_IRQCHIP_PIC_MASTER;
+    chip.chip.pic.imr = 0xff;
+    chip.chip.pic.elcr_mask = 0xf8;
+    if (auto set = vm_.call(KVM_SET_IRQCHIP, &chip); !set.ok()) return sys_error("KVM_SET_IRQCHIP", set.error().value);
     tsc_deadline_ = kvm_.check_extension(KVM_CAP_TSC_DEADLINE_TIMER) > 0;
     if (!tsc_deadline_) {
         // Without it the local APIC's timer is calibrated against this one.
@@ -185,6 +206,7 @@ Result<void> Machine::boot(const BootFiles& files) {
     set_entry_registers(entry, regs, *sregs);
     if (auto set = first.set(KVM_SET_SREGS, *sregs); !set.ok()) return sys_error("KVM_SET_SREGS", set.error().value);
     if (auto set = first.set(KVM_SET_REGS, regs); !set.ok()) return sys_error("KVM_SET_REGS", set.error().value);
+    if (memory_.lost()) return Error(kMemoryLost, ENOMEM);
     return {};
 }
 
@@ -210,6 +232,7 @@ Result<void> Machine::pause() {
     kick_all();
     gate_.wait_for(vcpus_.size());
     device_loop_->pause();
+    (void)loop_.change(device_loop_->fd(), 0);
     paused_ = true;
     return {};
 }
@@ -219,6 +242,7 @@ Result<void> Machine::resume() {
     // Or its watchdogs take the pause for a processor that hangs. Guests without KVM's clock refuse.
     for (auto& vcpu : vcpus_) (void)vcpu->kvm().call(KVM_KVMCLOCK_CTRL, nullptr);
     device_loop_->resume();
+    (void)loop_.change(device_loop_->fd(), EPOLLIN);
     for (Slot& slot : slots_) slot.transport->resume();
     paused_ = false;
     gate_.set(RunGate::State::kRunning);
@@ -238,6 +262,7 @@ Result<void> Machine::change_generation() {
 void Machine::ended(GuestEnd end, std::string why) {
     if (ending_.exchange(true)) return;
     if (end == GuestEnd::kReboot || end == GuestEnd::kTripleFault) end = reset_reason(end);
+    if (end == GuestEnd::kFailed && memory_.cut()) why = kMemoryLost;
     end_ = {end, std::move(why)};
     gate_.set(RunGate::State::kStopped);
     kick_all();

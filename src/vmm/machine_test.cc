@@ -142,6 +142,32 @@ TEST_F(MachineTest, PausesAndResumes) {
     EXPECT_EQ(run_to_end(), GuestEnd::kStopped);
 }
 
+// A host that connects, a frame or a key may come while the guest is paused.
+TEST_F(MachineTest, EventsOfDevicesDoNotStallAPausedMonitor) {
+    create(spec());
+    std::mutex owner;
+    UniqueFd event = MUST(linux::create_eventfd());
+    bool seen = false;
+    auto watch = MUST(machine_->device_loop().watch(owner, event.get(), EPOLLIN, [&](uint32_t) {
+        linux::drain_eventfd(event.get());
+        seen = true;
+    }));
+    UniqueFd image = TinyCode().spin().file();
+    MUST(machine_->boot({image.get(), -1, ""}));
+    MUST(machine_->start());
+    ASSERT_TRUE(machine_->pause().ok());
+    linux::signal_eventfd(event.get());
+    int turns = 0;
+    for (; turns < 100 && !seen; ++turns) loop_->run_once(1ms);
+    EXPECT_EQ(turns, 100);
+    ASSERT_TRUE(machine_->resume().ok());
+    for (turns = 0; turns < 1000 && !seen; ++turns) loop_->run_once(10ms);
+    EXPECT_TRUE(seen);
+    machine_->device_loop().remove(watch);
+    machine_->stop();
+    EXPECT_EQ(run_to_end(), GuestEnd::kStopped);
+}
+
 TEST_F(MachineTest, ManyVcpusOfWhichOneRuns) {
     start(TinyCode().out(kResetPort, 1).spin(), 8);
     EXPECT_EQ(run_to_end(), GuestEnd::kReboot);
@@ -184,6 +210,68 @@ TEST_F(MachineTest, RestoresASnapshotInTwoMachines) {
     EXPECT_NE(generation[0], generation[1]);
 }
 
+// A kernel that was saved before it had set up any interrupt controller, and is told when it is restored that it is a
+// copy: without a table of interrupts anything that comes through would be a triple fault.
+TEST_F(MachineTest, AYoungGuestIsNotHitByItsGenerationInterrupt) {
+    start(TinyCode().raw({0xfb}).count_at(kCounter));  // sti
+    wait_for_count_above(10);
+    ASSERT_TRUE(machine_->pause().ok());
+    ASSERT_TRUE(machine_->change_generation().ok());
+    ASSERT_TRUE(machine_->resume().ok());
+    wait_for_count_above(counter() + 1000);
+    machine_->stop();
+    EXPECT_EQ(run_to_end(), GuestEnd::kStopped) << end_->why;
+}
+
+// KVM takes a write to the TSC's register that is within a second of a new machine's for an attempt to synchronize
+// processors, and ignores it: a guest younger than that would lose its time and wait for it in every timer.
+TEST_F(MachineTest, AGuestYoungerThanASecondKeepsItsTsc) {
+    constexpr uint32_t kTsc = 0x8000, kRounds = 0x8008;
+    auto word = [&](uint32_t address) {
+        uint32_t value;
+        std::memcpy(&value, machine_->memory().at(address, 4), 4);
+        return value;
+    };
+    auto tsc = [&] { return uint64_t{word(kTsc + 4)} << 32 | word(kTsc); };
+    auto rounds_above = [&](uint32_t count) {
+        for (int i = 0; i < 3000 && word(kRounds) <= count; ++i) std::this_thread::sleep_for(10ms);
+        ASSERT_GT(word(kRounds), count);
+    };
+    // again: rdtsc; mov [kTsc], eax; mov [kTsc + 4], edx; inc dword [kRounds]; jmp again
+    start(TinyCode().raw(
+        {0x0f, 0x31, 0xa3, 0x00, 0x80, 0, 0, 0x89, 0x15, 0x04, 0x80, 0, 0, 0xff, 0x05, 0x08, 0x80, 0, 0, 0xeb, 0xeb}));
+    rounds_above(10);
+    std::this_thread::sleep_for(300ms);
+    ASSERT_TRUE(machine_->pause().ok());
+    uint64_t before = tsc();
+    uint32_t rounds = word(kRounds);
+    UniqueFd state = MUST(linux::create_memfd("state")), memory = MUST(linux::create_memfd("memory"));
+    MUST(save_snapshot(*machine_, state.get(), memory.get()));
+    machine_->stop();
+    EXPECT_EQ(run_to_end(), GuestEnd::kStopped);
+    machine_.reset();
+    ::lseek(state.get(), 0, SEEK_SET);
+    Snapshot snapshot = MUST(read_snapshot(state.get()));
+    MachineSpec restored = spec(snapshot.vcpus);
+    restored.restored = true;
+    restored.memory.file = MUST(linux::duplicate_fd(memory.get()));
+    restored.memory.private_copy = true;
+    create(std::move(restored));
+    virtio::StateReader reader(snapshot.machine);
+    MUST(machine_->restore(reader, false));
+    MUST(machine_->start());
+    rounds_above(rounds);
+    ASSERT_TRUE(machine_->pause().ok());
+    EXPECT_GT(tsc(), before);
+    // Nor does it find its memory uncached: MTRRs are not among what KVM says is to be saved.
+    uint32_t default_type = 0x2ff;
+    auto mtrr = MUST(machine_->vcpu(0).kvm().get_msrs(std::span(&default_type, 1)));
+    ASSERT_EQ(mtrr.size(), 1u);
+    EXPECT_EQ(mtrr[0].data, uint64_t{1 << 11 | 6});
+    machine_->stop();
+    EXPECT_EQ(run_to_end(), GuestEnd::kStopped);
+}
+
 TEST_F(MachineTest, RefusesDamagedSnapshots) {
     start(TinyCode().spin());
     ASSERT_TRUE(machine_->pause().ok());
@@ -212,6 +300,43 @@ TEST_F(MachineTest, RefusesDamagedSnapshots) {
         EXPECT_FALSE(machine_->restore(reader, true).ok()) << length;
         machine_.reset();
     }
+}
+
+// The file of the guest's memory, or of its kernel when that is mapped, is cut while the guest runs.
+TEST_F(MachineTest, AGuestWhoseMemoryIsCutEndsWithASentence) {
+    for (bool image_mapped : {false, true}) {
+        end_.reset();
+        MachineSpec own = spec();
+        UniqueFd memory = MUST(linux::create_memfd("memory"));
+        own.memory.file = MUST(linux::duplicate_fd(memory.get()));
+        own.memory.map_images = image_mapped;
+        create(std::move(own));
+        UniqueFd image = TinyCode().count_at(kCounter).file();
+        MUST(machine_->boot({image.get(), -1, ""}));
+        MUST(machine_->start());
+        wait_for_count_above(10);
+        ASSERT_EQ(::ftruncate(image_mapped ? image.get() : memory.get(), 0), 0);
+        EXPECT_EQ(run_to_end(), GuestEnd::kFailed);
+        EXPECT_NE(end_->why.find("cut"), std::string::npos) << end_->why;
+        machine_.reset();
+    }
+}
+
+TEST_F(MachineTest, WhatAMonitorFindsLostEndsTheGuest) {
+    MachineSpec own = spec();
+    UniqueFd memory = MUST(linux::create_memfd("memory"));
+    own.memory.file = MUST(linux::duplicate_fd(memory.get()));
+    create(std::move(own));
+    UniqueFd image = TinyCode().count_at(kCounter).file();
+    MUST(machine_->boot({image.get(), -1, ""}));
+    MUST(machine_->start());
+    wait_for_count_above(10);
+    ASSERT_TRUE(machine_->pause().ok());
+    ASSERT_EQ(::ftruncate(memory.get(), 0), 0);
+    EXPECT_EQ(*machine_->memory().at(0x3000, 1), 0);
+    UniqueFd state = MUST(linux::create_memfd("state")), pages = MUST(linux::create_memfd("pages"));
+    EXPECT_FALSE(save_snapshot(*machine_, state.get(), pages.get()).ok());
+    EXPECT_EQ(run_to_end(), GuestEnd::kFailed);
 }
 
 TEST_F(MachineTest, RefusesWhatItCannotBe) {

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/memfd.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -67,6 +68,10 @@ Result<Memory> Memory::create(MemoryOptions options) {
         return sys_error("give the guest's memory file its size");
     }
 
+    auto event = linux::create_eventfd();
+    if (!event.ok()) return sys_error("eventfd of the guest's memory", event.error().value);
+    memory.lost_event_ = event.take_value();
+
     // An unwritten page of a private mapping has not been promised by anybody: no reserve, or large guests never start.
     int flags = options.private_copy ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED | (reserved ? 0 : MAP_NORESERVE);
     uint64_t low = std::min(options.size, kHole);
@@ -81,6 +86,8 @@ Result<Memory> Memory::create(MemoryOptions options) {
         (void)::madvise(map.data(), size, MADV_DONTDUMP);
         if (options.preallocate && ::madvise(map.data(), size, MADV_POPULATE_WRITE) < 0)
             return sys_error("the host has no " + std::to_string(options.size / kMiB) + " MiB of memory for the guest");
+        memory.guards_.push_back(
+            TRY(MemoryGuard::create(map.data(), size, reserved ? kHugePage : kPageSize, memory.lost_event_.get())));
         memory.regions_.push_back({address, size, map.data(), offset});
         memory.maps_.push_back(std::move(map));
         return {};
@@ -88,6 +95,22 @@ Result<Memory> Memory::create(MemoryOptions options) {
     TRY(add(0, low, 0));
     if (options.size > low) TRY(add(kAfterHole, options.size - low, low));
     return memory;
+}
+
+bool Memory::lost() const {
+    pollfd poll = {lost_event_.get(), POLLIN, 0};
+    return ::poll(&poll, 1, 0) == 1;
+}
+
+bool Memory::cut() const {
+    auto gone = [](char* end) {
+        return ::madvise(end - kPageSize, kPageSize, MADV_POPULATE_READ) < 0 && (errno == EFAULT || errno == ENOMEM);
+    };
+    for (const MemoryRegion& region : regions_)
+        if (gone(region.host + region.size)) return true;
+    for (const Mapped& mapped : mapped_)
+        if (gone(at(mapped.guest_address, mapped.size) + mapped.size)) return true;
+    return false;
 }
 
 char* Memory::at(uint64_t address, uint64_t size) const {

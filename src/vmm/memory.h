@@ -14,6 +14,7 @@
 #include "base/unique_fd.h"
 #include "base/unique_map.h"
 #include "vmm/image_copy.h"
+#include "vmm/memory_guard.h"
 
 namespace casemate::vmm {
 
@@ -75,6 +76,13 @@ class Memory {
     };
     std::span<const Mapped> mapped() const { return mapped_; }
 
+    // An eventfd: readable once the host had no page for something that was touched (memory_guard.h). What the guest
+    // would find in its memory is not what it left there: it must end.
+    int lost_event() const { return lost_event_.get(); }
+    bool lost() const;
+    // Whether the end of it is gone, as after a cut of its file: for when KVM says no more than that it failed.
+    bool cut() const;
+
   private:
     SysResult<void> copy(int fd, const FilePart& part);
     SysResult<void> map(int fd, const FilePart& part);
@@ -85,8 +93,10 @@ class Memory {
     bool may_map_ = true;
     bool may_write_ = true;  // to file_, and it is seen here
     bool private_ = false;
+    UniqueFd lost_event_;
     std::vector<UniqueMap> maps_;
     std::vector<UniqueMap> images_;
+    std::vector<MemoryGuard> guards_;  // of maps_; gone before them
     std::vector<MemoryRegion> regions_;
     std::vector<Mapped> mapped_;
 };

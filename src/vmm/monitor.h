@@ -38,6 +38,8 @@ struct MonitorOptions {
     struct Net {
         int tap = -1;  // of virtio::open_tap()
         uint64_t mac = 0;
+        uint16_t mtu = 0;                // 0: not told
+        uint64_t frames = 0, bytes = 0;  // a second, each way; 0: no limit
     };
     std::vector<Net> nets;
     struct Share {

@@ -86,7 +86,8 @@ std::vector<std::string> MonitorOptions::to_words() const {
     for (const Disk& disk : disks)
         words.push_back(fmt::format("disk={},{},{},{}", disk.fd, print(disk.read_only), disk.operations, disk.bytes));
     for (const Share& share : shares) words.push_back(fmt::format("share={},{}", share.socket, share.tag));
-    for (const Net& net : nets) words.push_back(fmt::format("net={},{}", net.tap, net.mac));
+    for (const Net& net : nets)
+        words.push_back(fmt::format("net={},{},{},{},{}", net.tap, net.mac, net.mtu, net.frames, net.bytes));
     return words;
 }
 
@@ -102,7 +103,7 @@ Result<MonitorOptions> MonitorOptions::from_words(const std::vector<std::string>
         } else if (word.starts_with("net=")) {
             Net& net = options.nets.emplace_back();
             known = true;
-            good = parse_list(std::string_view(word).substr(4), net.tap, net.mac);
+            good = parse_list(std::string_view(word).substr(4), net.tap, net.mac, net.mtu, net.frames, net.bytes);
         } else if (word.starts_with("share=")) {
             Share& share = options.shares.emplace_back();
             known = true;

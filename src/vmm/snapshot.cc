@@ -90,6 +90,7 @@ Result<void> save_snapshot(Machine& machine, int state_fd, int memory_fd) {
         uint64_t offset = region->file_offset + (mapped.guest_address - region->guest_address);
         TRY(write_pages(memory_fd, memory.at(mapped.guest_address, mapped.size), mapped.size, offset));
     }
+    if (memory.lost()) return Error("the guest's memory is not whole any more: it cannot be saved", EIO);
     // The state last: a snapshot without it is none.
     virtio::StateWriter file;
     std::string machine_bytes = state.take();

@@ -126,7 +126,7 @@ void Vcpu::run_guest() {
         }
         if (ran.error().value == EINTR || ran.error().value == EAGAIN) continue;
         if (ran.error().value == EFAULT)
-            return fail("the host cannot give memory that the guest touched (out of memory, or an image was cut)");
+            return fail("the host cannot give memory that the guest touched (out of memory, or a file was cut)");
         return fail(sys_error("KVM_RUN", ran.error().value).message());
     }
 }

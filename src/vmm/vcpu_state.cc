@@ -23,6 +23,23 @@ namespace casemate::vmm {
 namespace {
 
 constexpr uint32_t kMsrTsc = 0x10, kMsrTscDeadline = 0x6e0;
+// Not in KVM's list of what to save, and the guest's all the same: how memory is cached. A guest that looks only after
+// the snapshot, in its first moments, would find it switched off.
+std::vector<uint32_t> with_mtrrs(std::span<const uint32_t> indexes) {
+    std::vector<uint32_t> all(indexes.begin(), indexes.end());
+    auto add = [&](uint32_t first, uint32_t last) {
+        for (uint32_t index = first; index <= last; ++index)
+            if (std::find(all.begin(), all.end(), index) == all.end()) all.push_back(index);
+    };
+    add(0x250, 0x250);  // fixed ranges
+    add(0x258, 0x259);
+    add(0x268, 0x26f);
+    add(0x200, 0x20f);  // variable ones
+    add(0x277, 0x277);  // PAT
+    add(0x2ff, 0x2ff);  // default type, and the switch: after the ranges
+    return all;
+}
+
 constexpr size_t kMaxMsrs = 4096, kMaxCpuid = 1024;
 
 template <typename T>
@@ -88,7 +105,7 @@ Result<void> save_vcpu(KvmVcpu& vcpu, std::span<const uint32_t> indexes, size_t 
     auto offset = vcpu.tsc_offset();
     writer.number(static_cast<uint8_t>(offset.ok()));
     writer.number(offset.ok() ? *offset : uint64_t{0});
-    auto msrs = vcpu.get_msrs(indexes);
+    auto msrs = vcpu.get_msrs(with_mtrrs(indexes));
     if (!msrs.ok()) return sys_error("KVM_GET_MSRS", msrs.error().value);
     // What is 0 is so after a reset.
     std::erase_if(*msrs, [](const kvm_msr_entry& msr) { return msr.data == 0; });

@@ -3,10 +3,15 @@
 // serial input, says what:
 //   "jail"      looks for anything of the host's; status 0 if there is nothing, else the number of the step
 //   "main N", "vcpu N"   takes the thread's seccomp list, then makes system call N with arguments of no use
+//   "main bug", "vcpu bug"   the same, then fails a CHECK, as a bug would
+//   "main work", "vcpu work" the same, then does what such a thread may have to do and a well-behaved Linux guest does
+//                            not make it do: a heap that grows and shrinks, a reset in the middle of a disk's work
+// With the word "lists" it prints the entries of both lists, one a line: thread, number, request of an ioctl.
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <malloc.h>
 #include <net/if.h>
 #include <signal.h>
 #include <stdio.h>
@@ -23,6 +28,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <string>
+#include <vector>
+
+#include "linux/event_fds.h"
+#include "linux/file.h"
+#include "virtio/block.h"
+#include "virtio/fake_driver.h"
 #include "vmm/confine.h"
 
 namespace {
@@ -64,16 +76,63 @@ int look_around() {
     return 0;
 }
 
+// Enough of a machine for a disk: the driver of the unit tests.
+void work(casemate::vmm::ThreadKind kind) {
+    using namespace casemate;
+    using namespace casemate::virtio;
+    FakeMachine machine;
+    UniqueFd file = MUST(linux::create_memfd("disk"));
+    MUST(linux::write_all(file.get(), std::string(1 << 20, 'x')));
+    auto disk = MUST(BlockDevice::create(machine.loop(), std::move(file), "disk", {}));
+    FakeDriver driver(machine, *disk);
+    MUST(vmm::confine_thread(kind));
+    for (int round = 0; round < 100; ++round) {
+        if (!driver.start()) _exit(5);
+        machine.forget_allocations();
+        for (int i = 0; i < 32; ++i) {
+            struct {
+                uint32_t type = 0, reserved = 0;
+                uint64_t sector = 0;
+            } header;
+            uint64_t data = 0x100000 + static_cast<uint64_t>(i) * 4096;
+            driver.queue(0).add({{machine.put(header), 16}, {data, 4096, true}, {0x80000, 1, true}});
+        }
+        std::lock_guard lock(disk->mutex());
+        disk->notify(0);
+        disk->reset();
+    }
+    // Small blocks until the heap has grown, and blocks that are mapped.
+    std::vector<std::string> blocks;
+    for (int i = 0; i < 1000; ++i) blocks.emplace_back(1000, 'x');
+    for (int i = 0; i < 4; ++i) blocks.emplace_back(1 << 20, 'x');
+    blocks.clear();
+    malloc_trim(0);
+}
+
+void print_lists() {
+    for (auto kind : {casemate::vmm::ThreadKind::kMain, casemate::vmm::ThreadKind::kVcpu})
+        for (const auto& entry : casemate::vmm::system_calls_of(kind).allowed())
+            printf("%s %d %llx\n", kind == casemate::vmm::ThreadKind::kVcpu ? "vcpu" : "main", entry.syscall,
+                   static_cast<unsigned long long>(entry.request));
+}
+
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+    if (argc == 2 && strcmp(argv[1], "lists") == 0) return print_lists(), 0;
     char order[64] = {};
     if (read(3, order, sizeof order - 1) <= 0) return 2;
     if (strcmp(order, "jail") == 0) return look_around();
     bool vcpu = strncmp(order, "vcpu ", 5) == 0;
-    auto confined =
-        casemate::vmm::confine_thread(vcpu ? casemate::vmm::ThreadKind::kVcpu : casemate::vmm::ThreadKind::kMain);
-    if (!confined.ok()) return 3;
+    auto kind = vcpu ? casemate::vmm::ThreadKind::kVcpu : casemate::vmm::ThreadKind::kMain;
+    // As in a monitor: whoever traces its calls goes by the names of threads.
+    prctl(PR_SET_NAME, vcpu ? "vcpu 0" : "casemate-vmm", 0, 0, 0);
+    if (strcmp(order + 5, "work") == 0) {
+        work(kind);
+        _exit(0);
+    }
+    if (!casemate::vmm::confine_thread(kind).ok()) return 3;
+    CHECK(strcmp(order + 5, "bug") != 0);
     syscall(atoi(order + 5), -1, -1, -1, -1, -1, -1);
     _exit(0);
 }

@@ -1,0 +1,66 @@
+#include "vmm/memory.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "linux/event_fds.h"
+#include "linux/file.h"
+#include "vmm/layout.h"
+
+namespace casemate::vmm {
+namespace {
+
+Memory make(int file, bool private_copy = false) {
+    MemoryOptions options;
+    options.size = 32 * kMiB;
+    options.file = MUST(linux::duplicate_fd(file));
+    options.private_copy = private_copy;
+    return MUST(Memory::create(std::move(options)));
+}
+
+TEST(Memory, AFileThatIsCutIsNotTheProcesssEnd) {
+    for (bool private_copy : {false, true}) {
+        UniqueFd file = MUST(linux::create_memfd("memory"));
+        ASSERT_EQ(::ftruncate(file.get(), 32 << 20), 0);
+        Memory memory = make(file.get(), private_copy);
+        std::strcpy(memory.at(0x1000, 8), "here");
+        EXPECT_FALSE(memory.lost() || memory.cut());
+        ASSERT_EQ(::ftruncate(file.get(), 0), 0);
+        EXPECT_TRUE(memory.cut());
+        char bytes[8];
+        std::memcpy(bytes, memory.at(0x5000, 8), 8);  // a device looks at a ring
+        EXPECT_TRUE(memory.lost());
+        EXPECT_EQ(bytes[0], 0);
+        std::strcpy(memory.at(31 * kMiB, 8), "and");
+        // Another machine of the process is not concerned.
+        UniqueFd other = MUST(linux::create_memfd("other"));
+        Memory second = make(other.get());
+        std::strcpy(second.at(0, 8), "still");
+        EXPECT_FALSE(second.lost());
+    }
+}
+
+TEST(MemoryDeathTest, SigbusElsewhereIsABug) {
+    UniqueFd file = MUST(linux::create_memfd("file"));
+    ASSERT_EQ(::ftruncate(file.get(), 4096), 0);
+    auto map = MUST(UniqueMap::create(4096, PROT_READ | PROT_WRITE, MAP_SHARED, file.get()));
+    UniqueFd own = MUST(linux::create_memfd("memory"));
+    Memory memory = make(own.get());
+    ASSERT_EQ(::ftruncate(file.get(), 0), 0);
+    EXPECT_EXIT(*static_cast<volatile char*>(map.data()) = 1, testing::KilledBySignal(SIGABRT), "");
+}
+
+TEST(Memory, AnImageThatIsCutWhileItIsReadIsAnError) {
+    UniqueFd own = MUST(linux::create_memfd("memory")), image = MUST(linux::create_memfd("image"));
+    MUST(linux::write_all(image.get(), std::string(8192, 'x')));
+    Memory memory = make(own.get());
+    FilePart part{0, 8192 + 1, kHighMemory};  // as its size was when the headers were read
+    auto loaded = memory.load(image.get(), {&part, 1});
+    ASSERT_FALSE(loaded.ok());
+    EXPECT_EQ(loaded.error().value, ENODATA);
+}
+
+}  // namespace
+}  // namespace casemate::vmm
