@@ -115,7 +115,7 @@ bool is_quick(Task& task, const SyscallStop& call) {
         case SYS_fadvise64:
         // Asks the host process for something now and then only (mm/address_space_heap.cc).
         case SYS_brk:
-        // What is not ready parks, and is refused then.
+        // What is not ready parks.
         case SYS_poll:
         case SYS_epoll_wait:
         case SYS_epoll_ctl:
