@@ -20,6 +20,7 @@ namespace {
 
 // More is worth a stop anyway, and longer than another application should look for its answer.
 constexpr uint64_t kMostBytes = 16 << 10;
+constexpr uint64_t kMostRoom = 64 << 10;
 // A pipe takes as much whole or not at all.
 constexpr uint64_t kMostWhole = 4096;
 
@@ -138,7 +139,8 @@ bool is_quick(Task& task, const SyscallStop& call) {
         case SYS_read:
         case SYS_pread64:
         case SYS_recvfrom:
-            return call.args[2] <= kMostBytes;
+            // Who reads from a stream gives room for much and gets what there is.
+            return call.args[2] <= kMostBytes || (call.args[2] <= kMostRoom && type_of(task, call.args[0]) != S_IFREG);
         case SYS_write:
         case SYS_pwrite64: {
             const uint32_t type = type_of(task, call.args[0]);
