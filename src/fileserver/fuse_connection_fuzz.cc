@@ -1,12 +1,10 @@
 // A hostile monitor at casemate-share's end of the link: any bytes on the socket, in front of a directory in /tmp. The
 // same bytes once as they are, and once as messages whose lengths fit.
-#include <fcntl.h>
-#include <stdlib.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 #include <cstring>
 
+#include "fileserver/directory_to_fuzz.h"
 #include "fileserver/fuse_connection.h"
 #include "linux/unix_socket.h"
 #include "virtio/fuse_link.h"
@@ -15,17 +13,7 @@ using namespace casemate;
 using namespace casemate::fileserver;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-    static FuseDirectory* directory = [] {
-        static char name[] = "/tmp/casemate-fuse-fuzz-XXXXXX";
-        const char* top = ::mkdtemp(name);
-        ::umask(0);
-        FuseDirectory::Options options;
-        options.max_nodes = options.max_handles = 32;
-        options.self_fd_prefix = "/proc/self/fd/";
-        return MUST(FuseDirectory::create(UniqueFd(::open(top, O_PATH | O_CLOEXEC)),
-                                          UniqueFd(::open("/proc/self/fd", O_PATH | O_CLOEXEC)), options))
-            .release();
-    }();
+    static FuseDirectory* directory = directory_to_fuzz();
     if (size == 0) return 0;
     std::string bytes;
     if ((data[0] & 7) == 0) {

@@ -1,27 +1,13 @@
 // Hostile FUSE messages, several in a row, against a directory in /tmp.
-#include <fcntl.h>
-#include <stdlib.h>
-#include <sys/stat.h>
-
 #include <cstring>
 
-#include "fileserver/fuse_directory.h"
+#include "fileserver/directory_to_fuzz.h"
 
 using namespace casemate;
 using namespace casemate::fileserver;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-    static FuseDirectory* server = [] {
-        static char name[] = "/tmp/casemate-fuse-fuzz-XXXXXX";
-        const char* top = ::mkdtemp(name);
-        ::umask(0);
-        FuseDirectory::Options options;
-        options.max_nodes = options.max_handles = 32;
-        options.self_fd_prefix = "/proc/self/fd/";
-        return MUST(FuseDirectory::create(UniqueFd(::open(top, O_PATH | O_CLOEXEC)),
-                                          UniqueFd(::open("/proc/self/fd", O_PATH | O_CLOEXEC)), options))
-            .release();
-    }();
+    static FuseDirectory* server = directory_to_fuzz();
     server->forget_all();
     static std::string reply(8192, 0);
     // opcode, node, room for the reply, length of what follows, that

@@ -284,22 +284,18 @@ std::string socket_line(int pid, int fd, Socket& socket, const std::string& owne
     std::string local, peer, state;
     size_t receiving = 0, sending = 0;
     bool internet = socket.family() == AF_INET || socket.family() == AF_INET6;
+    auto take = [&](const auto& status) {
+        state = state_name(status.state);
+        local = endpoint_text(status.local);
+        peer = endpoint_text(status.peer);
+        receiving = status.receiving;
+        sending = status.sending;
+    };
+    // SAFETY: sockets of these families are of the one class, or in host network mode of the other.
     if (internet && socket.network().host() != nullptr) {
-        // SAFETY: in host network mode sockets of these families are of this class.
-        HostSockets::Status status = static_cast<HostSocket&>(socket).status();
-        state = state_name(status.state);
-        local = endpoint_text(status.local);
-        peer = endpoint_text(status.peer);
-        receiving = status.receiving;
-        sending = status.sending;
+        take(static_cast<HostSocket&>(socket).status());
     } else if (internet) {
-        // SAFETY: sockets of these families are of this class.
-        InetSocket::Status status = static_cast<InetSocket&>(socket).status();
-        state = state_name(status.state);
-        local = endpoint_text(status.local);
-        peer = endpoint_text(status.peer);
-        receiving = status.receiving;
-        sending = status.sending;
+        take(static_cast<InetSocket&>(socket).status());
     } else {
         auto waiting = socket.unread();
         receiving = waiting.ok() ? *waiting : 0;

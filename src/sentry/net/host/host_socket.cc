@@ -120,23 +120,18 @@ SysResult<void> HostSocket::shutdown(int how) {
     return {};
 }
 
-SysResult<SocketAddress> HostSocket::local_address() {
+SysResult<SocketAddress> HostSocket::address_by(int (*call)(int, sockaddr*, socklen_t*)) const {
     SocketAddress address;
     socklen_t size = sizeof(address.bytes);
     // SAFETY: as above.
-    if (::getsockname(fd_.get(), reinterpret_cast<sockaddr*>(address.bytes), &size) != 0) return last_errno();
+    if (call(fd_.get(), reinterpret_cast<sockaddr*>(address.bytes), &size) != 0) return last_errno();
     address.size = std::min<size_t>(size, sizeof(address.bytes));
     return address;
 }
 
-SysResult<SocketAddress> HostSocket::peer_address() {
-    SocketAddress address;
-    socklen_t size = sizeof(address.bytes);
-    // SAFETY: as above.
-    if (::getpeername(fd_.get(), reinterpret_cast<sockaddr*>(address.bytes), &size) != 0) return last_errno();
-    address.size = std::min<size_t>(size, sizeof(address.bytes));
-    return address;
-}
+SysResult<SocketAddress> HostSocket::local_address() { return address_by(::getsockname); }
+
+SysResult<SocketAddress> HostSocket::peer_address() { return address_by(::getpeername); }
 
 SysResult<bool> HostSocket::set_family_option(Task&, int level, int name, std::span<const std::byte> value) {
     if (level == SOL_SOCKET) {

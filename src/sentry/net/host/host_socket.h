@@ -35,6 +35,8 @@ class HostSocket final : public Socket {
     HostSockets::Status status();
 
   private:
+    // By getsockname(2) or getpeername(2).
+    SysResult<SocketAddress> address_by(int (*call)(int, sockaddr*, socklen_t*)) const;
     SysResult<size_t> send_stream(Task& task, SendRequest& request);
     SysResult<size_t> send_datagram(Task& task, SendRequest& request);
     SysResult<size_t> receive_once(ReceiveRequest& request, int flags);

@@ -270,10 +270,10 @@ die:
     ud2
 
 // ---- Patched call sites come here, by their thunk (call_sites.h): %rcx is the address behind the site's `syscall`, all
-// else as it was to execute it. Hands the call over in the thread's slot if the sentry watches that, and otherwise goes
-// back to execute the `syscall`. What the sentry has written down beforehand is answered here. Uses %rax, %rcx, %r11 and the flags only, which a system call may change (the kernel
-// keeps flags; compilers do not count on it), and no stack. HostThread::leave_trampoline() takes a thread that a signal
-// stopped here to one side of its call.
+// else as it was to execute it. What the sentry has written down beforehand is answered here; otherwise the call is
+// handed over in the thread's slot if the sentry watches that, or goes back to execute the `syscall`. Uses %rax, %rcx,
+// %r11 and the flags only, which a system call may change (the kernel keeps flags; compilers do not count on it), and
+// no stack. HostThread::leave_trampoline() takes a thread that a signal stopped here to one side of its call.
 //
 // Where who answers shares this CPU, looking for the answer would only keep it waiting: the CPU is given away, a few
 // times at most. Somewhere else than on that CPU nothing is asked.
