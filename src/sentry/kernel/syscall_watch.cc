@@ -128,10 +128,11 @@ void SyscallWatch::start_record(Ref<Record> record) {
     TaskRunner::tell_all_facts(kernel_);
 }
 
-void SyscallWatch::stop_record() {
+void SyscallWatch::stop_record(const Record* only) {
     Ref<Record> dropped;
     {
         std::lock_guard lock(mutex_);
+        if (only != nullptr && record_.get() != only) return;
         std::swap(record_, dropped);
         update_watched_locked();
     }
@@ -208,7 +209,7 @@ void SyscallWatch::write(Record& record, std::string line) {
     } else if (errno == EAGAIN) {
         record.dropped.fetch_add(1, std::memory_order_relaxed);
     } else {
-        stop_record();
+        stop_record(&record);
     }
 }
 

@@ -39,7 +39,9 @@ class SyscallWatch {
     ~SyscallWatch();
 
     void start_record(Ref<Record> record);
-    void stop_record();
+    // `only`, if given: unless another has taken its place. A call that began under an earlier record may end, and find
+    // that record's reader gone, long after the next was started.
+    void stop_record(const Record* only = nullptr);
     // Counters start at zero each time.
     void set_profiling(bool on);
     std::string profile_text();
