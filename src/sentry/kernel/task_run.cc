@@ -23,6 +23,7 @@ namespace casemate::sentry {
 namespace {
 
 constexpr uint64_t kPageFaultTrap = 14;
+constexpr uint64_t kBreakpointTrap = 3;
 constexpr uint64_t kInstructionFetch = 1 << 4;
 constexpr GuestAddr kVsyscallPage = 0xffffffffff600000;
 
@@ -211,6 +212,13 @@ void TaskRunner::handle_fault(Task& task, const FaultStop& fault) {
         }
         info.si_signo = signal->signo;
         info.si_code = signal->code;
+    }
+    if (fault.signo == SIGTRAP && fault.trap_number == kBreakpointTrap) {
+        if (auto to = task.memory().behind_planted_trap(task.registers().ip)) {
+            // A signal's handler sees where the program stands, not how it goes on.
+            task.registers().ip = task.interrupted() ? task.registers().ip - 1 : *to;
+            return;
+        }
     }
     Task::Parts& parts = task.parts();
     parts.fault_trap = fault.trap_number;

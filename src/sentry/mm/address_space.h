@@ -104,6 +104,9 @@ class AddressSpace : public RefCounted {
     // Many calls came from one place: makes that faster, if the platform can and the code there is nobody's to change.
     // The application sees it only if it reads its own code (address_space_sites.cc).
     void patch_call_site(const SyscallStop& call);
+    // A thread ran into a breakpoint instruction in front of `ip`. If that stands there for such a place's sake only:
+    // where the thread goes on.
+    std::optional<GuestAddr> behind_planted_trap(GuestAddr ip);
 
     // Copies; EFAULT unless everything could be copied. Hostile addresses are fine.
     SysResult<void> copy_in(GuestAddr from, void* into, size_t size);

@@ -15,15 +15,14 @@
 namespace casemate::sentry {
 namespace {
 
-constexpr uint64_t kReach = uint64_t{1} << 30;  // of a jump, with something to spare
-constexpr size_t kMaxThunkPages = 4;
+constexpr ptrdiff_t kMaxThunkPages = 8;
+constexpr uint64_t kStackRoom = uint64_t{256} << 20;
+constexpr std::byte kBreakpoint{0xcc}, kInterrupt{0xcd};  // int3; int $3 is two bytes
 constexpr size_t kMaxPatchedPages = 256;
 
 bool may_patch(const Vma& vma) {
     return vma.backing == Backing::kFile && !vma.shared && vma.object && vma.protection == (PROT_READ | PROT_EXEC);
 }
-
-uint64_t distance(GuestAddr a, GuestAddr b) { return a > b ? a - b : b - a; }
 
 }  // namespace
 
@@ -59,41 +58,54 @@ void AddressSpace::State::drop_thunks(const Vma& vma, Changes& changes) {
     host_->forget_thunks(vma.start);
 }
 
-// A page of thunks near a place: the latest there is, or a new one in the next gap below.
-Vma* AddressSpace::State::find_thunks(GuestAddr near, bool make_new, Changes& changes) {
-    size_t count = 0;
-    Vma* latest = nullptr;
-    for (Vma& vma : vmas_) {
-        if (!vma.thunks) continue;
-        ++count;
-        if (distance(vma.start, near) < kReach && (latest == nullptr || vma.start < latest->start)) latest = &vma;
-    }
-    if (!make_new) return latest;
-    if (count >= kMaxThunkPages) return nullptr;
-    for (size_t i = find_index(near); i < vmas_.size(); --i) {
-        const Vma& above = vmas_[i];
-        const GuestAddr floor = i == 0 ? kMinAddress : vmas_[i - 1].end;
-        if (distance(above.start, near) >= kReach) break;
-        if (above.start > floor + kPageSize && above.start >= kMinAddress + kPageSize && !above.grows_down) {
-            auto range = memory_.allocate(kPageSize);
-            if (!range.ok()) return nullptr;
-            static const auto kName = std::make_shared<const std::string>("[thunks]");
-            Vma vma;
-            vma.start = above.start - kPageSize;
-            vma.end = above.start;
-            vma.protection = vma.max_protection = PROT_READ | PROT_EXEC;
-            vma.backing = Backing::kMemory;
-            vma.memory_offset = range->offset;
-            vma.thunks = vma.dont_fork = true;
-            vma.name = kName;
-            const GuestAddr start = vma.start;
-            give_up_kept(vma.start, vma.end, changes);
-            map_memory(vma, changes, false);
-            insert(std::move(vma));
-            return find(start);
+GuestAddr AddressSpace::State::find_thunks_gap(GuestAddr near, const ThunkPlaces& places) const {
+    if (places.count == 1) {
+        // Directly below some mapping, not to divide what is free.
+        for (size_t i = find_index(near); i < vmas_.size(); --i) {
+            const Vma& above = vmas_[i];
+            const GuestAddr floor = i == 0 ? kMinAddress : vmas_[i - 1].end;
+            if (above.start < places.first + kPageSize) break;
+            if (above.start > floor + kPageSize && above.start >= kMinAddress + kPageSize && !above.grows_down)
+                return above.start - kPageSize;
         }
+        return 0;
     }
-    return nullptr;
+    // As far away as possible, out of the way of what grows.
+    auto fits = [&](uint64_t number) -> GuestAddr {
+        const GuestAddr at = page_up(places.first + number * places.step);
+        if (at < kMinAddress + kPageSize || !valid_range(at, 2 * kPageSize)) return 0;
+        if (!range_free(at - kPageSize, at + 2 * kPageSize)) return 0;
+        const size_t above = find_index(at);
+        return above < vmas_.size() && vmas_[above].grows_down && vmas_[above].start - at < kStackRoom ? 0 : at;
+    };
+    for (uint64_t number = places.count; number-- > 0;) {
+        if (places.first + number * places.step < near) break;
+        if (GuestAddr at = fits(number)) return at;
+    }
+    for (uint64_t number = 0; number < places.count && places.first + number * places.step < near; ++number)
+        if (GuestAddr at = fits(number)) return at;
+    return 0;
+}
+
+const Vma* AddressSpace::State::make_thunks(GuestAddr near, const ThunkPlaces& places, Changes& changes) {
+    if (std::ranges::count_if(vmas_, &Vma::thunks) >= kMaxThunkPages) return nullptr;
+    const GuestAddr start = find_thunks_gap(near, places);
+    if (start == 0) return nullptr;
+    auto range = memory_.allocate(kPageSize);
+    if (!range.ok()) return nullptr;
+    static const auto kName = std::make_shared<const std::string>("[thunks]");
+    Vma vma;
+    vma.start = start;
+    vma.end = start + kPageSize;
+    vma.protection = vma.max_protection = PROT_READ | PROT_EXEC;
+    vma.backing = Backing::kMemory;
+    vma.memory_offset = range->offset;
+    vma.thunks = vma.dont_fork = true;
+    vma.name = kName;
+    give_up_kept(vma.start, vma.end, changes);
+    map_memory(vma, changes, false);
+    insert(std::move(vma));
+    return find(start);
 }
 
 void AddressSpace::patch_call_site(const SyscallStop& call) {
@@ -112,20 +124,24 @@ void AddressSpace::patch_call_site(const SyscallStop& call) {
     bool readable = old != s.patched_.end()
                         ? guarded_copy(copy, s.memory_.at(old->copy.offset, kPageSize), kPageSize)
                         : s.read_object(*vma->object, vma->object_offset + (page - vma->start), copy, kPageSize).ok();
-    // Without room for a thunk first: is it a site at all?
-    PatchOutcome outcome = readable ? s.host_->patch_call_site(call, {.page_address = page, .page = {copy, kPageSize}})
-                                    : PatchOutcome::kUnknown;
-    for (bool make_new : {false, true}) {
-        if (outcome != PatchOutcome::kFull) break;
-        const Vma* thunks = s.find_thunks(page, make_new, changes);
-        if (thunks == nullptr) continue;
+    const auto places =
+        readable ? s.host_->recognise_call_site(call, page, {copy, kPageSize}) : std::optional<ThunkPlaces>();
+    PatchOutcome outcome = places ? PatchOutcome::kFull : PatchOutcome::kUnknown;
+    auto patch_with = [&](const Vma& thunks) {
         outcome =
             s.host_->patch_call_site(call, {.page_address = page,
                                             .page = {copy, kPageSize},
-                                            .thunks_address = thunks->start,
-                                            .thunks = {s.memory_.at(thunks->memory_offset, kPageSize), kPageSize}});
+                                            .thunks_address = thunks.start,
+                                            .thunks = {s.memory_.at(thunks.memory_offset, kPageSize), kPageSize}});
+    };
+    for (const Vma& thunks : s.vmas_) {
+        if (outcome != PatchOutcome::kFull) break;
+        if (thunks.thunks && places->contain(thunks.start, kPageSize)) patch_with(thunks);
     }
+    if (outcome == PatchOutcome::kFull)
+        if (const Vma* thunks = s.make_thunks(page, *places, changes)) patch_with(*thunks);
     if (outcome == PatchOutcome::kDone) {
+        s.had_traps_ |= places->count > 1;
         changes.orders.push_back({.kind = MapOrder::Kind::kMap,
                                   .address = page,
                                   .size = kPageSize,
@@ -144,6 +160,23 @@ void AddressSpace::patch_call_site(const SyscallStop& call) {
     }
     // What is half there cannot be told from what is not: the stub cannot go on.
     if (!s.commit(changes).ok()) s.host_->kill();
+}
+
+std::optional<GuestAddr> AddressSpace::behind_planted_trap(GuestAddr ip) {
+    const GuestAddr trap = ip - 1, page = page_down(trap);
+    if (ip < 2) return std::nullopt;
+    {
+        State& s = *state_;
+        std::lock_guard lock(s.mutex_);
+        if (!s.had_traps_) return std::nullopt;
+        if (std::ranges::any_of(s.patched_, [&](auto& patched) { return patched.address == page; }))
+            if (GuestAddr to = s.host_->behind_planted_trap(trap)) return to;
+    }
+    // The original, which is what is read here, may be back meanwhile. A breakpoint of its own it has a right to.
+    std::byte code[2];
+    if (!copy_in(trap - 1, code, sizeof(code)).ok()) return std::nullopt;
+    if (code[1] == kBreakpoint || (code[0] == kInterrupt && code[1] == std::byte{3})) return std::nullopt;
+    return trap;
 }
 
 }  // namespace casemate::sentry

@@ -61,6 +61,7 @@ class AddressSpace::State {
         FileRange copy;
     };
     std::vector<PatchedPage> patched_;
+    bool had_traps_ = false;  // some patch had a breakpoint in it
     // Orders that the host process has not seen yet: all while batching_, else those of [deferred_start_,
     // deferred_end_), where nothing is mapped in it.
     bool batching_ = false;
@@ -133,7 +134,9 @@ class AddressSpace::State {
     SysResult<void> restore_code(GuestAddr start, GuestAddr end);
     // A Vma of thunks goes: nothing may jump there any more.
     void drop_thunks(const Vma& vma, Changes& changes);
-    Vma* find_thunks(GuestAddr near, bool make_new, Changes& changes);
+    // A new page for thunks of code at `near`, if there is a gap in one of the places.
+    const Vma* make_thunks(GuestAddr near, const ThunkPlaces& places, Changes& changes);
+    GuestAddr find_thunks_gap(GuestAddr near, const ThunkPlaces& places) const;
 
     SysResult<void> commit(Changes& changes);
     SysResult<void> flush_batch();

@@ -134,8 +134,8 @@ class AppThread {
     virtual void interrupt() = 0;
 
     // From here on the application may be told so without a stop, and without anybody hearing of it: a call with one of
-    // these numbers, made in the usual way from a place that calls often, has this result. From any thread; the platform
-    // may take as few of them as it likes. Replaces what was said before.
+    // these numbers, made in the usual way from a place that calls often, has this result. From any thread; the
+    // platform may take as few of them as it likes. Replaces what was said before.
     virtual void set_facts(std::span<const CallFact> facts) { (void)facts; }
     // From here on it is asked, where the platform can; null: nobody is. While the application is stopped.
     virtual void set_quick_calls(QuickCalls* calls) { (void)calls; }
@@ -173,6 +173,19 @@ enum class PatchOutcome {
     kFull,     // not with this page of thunks, or with none
 };
 
+// Where the thunk of a site may lie: `count` windows of `size` bytes, `step` from each other.
+struct ThunkPlaces {
+    uint64_t first = 0;
+    uint64_t size = 0;
+    uint64_t step = 0;
+    uint64_t count = 1;
+    bool contain(uint64_t start, uint64_t length) const {
+        if (start < first || length > size) return false;
+        const uint64_t offset = start - first, window = count == 1 ? 0 : offset / step;
+        return window < count && offset - window * step <= size - length;
+    }
+};
+
 // The host side of one guest address space.
 class HostAddressSpace {
   public:
@@ -189,14 +202,26 @@ class HostAddressSpace {
     virtual SysResult<size_t> read_memory(uint64_t address, std::span<std::byte> into) = 0;
     virtual SysResult<size_t> write_memory(uint64_t address, std::span<const std::byte> from) = 0;
 
-    // Makes a place that calls come from often hand them over faster; nothing is written unless kDone. Applications run
-    // meanwhile.
+    // A place that calls come from often can be made to hand them over faster: with its thunk where? Nothing: it
+    // cannot.
+    virtual std::optional<ThunkPlaces> recognise_call_site(const SyscallStop& call, uint64_t page_address,
+                                                           std::span<const std::byte> page) {
+        (void)call, (void)page_address, (void)page;
+        return std::nullopt;
+    }
+    // Does so; nothing is written unless kDone. Applications run meanwhile.
     virtual PatchOutcome patch_call_site(const SyscallStop& call, const SitePatch& patch) {
         (void)call, (void)patch;
         return PatchOutcome::kUnknown;
     }
     // No site jumps to these thunks any more.
     virtual void forget_thunks(uint64_t thunks_address) { (void)thunks_address; }
+    // `trap` is a breakpoint instruction that a patched site has where the original has another instruction: where who
+    // ran into it goes on. 0: it is none.
+    virtual uint64_t behind_planted_trap(uint64_t trap) {
+        (void)trap;
+        return 0;
+    }
 
     // Kills the host process at once (all threads stop with kDead). For tampering and for exit of a stuck space.
     virtual void kill() = 0;

@@ -14,6 +14,13 @@ constexpr size_t kJumpSize = 5;
 constexpr size_t kReadSize = 13;
 constexpr size_t kCompareSize = 7;
 constexpr size_t kMostRest = 24;  // bytes between the changed instruction and the syscall
+constexpr size_t kMoveSize = 3;   // of a move between 64-bit registers
+constexpr std::byte kTrap{0xcc};
+constexpr uint64_t kReach = uint64_t{1} << 30;       // of a jump, with much to spare
+constexpr size_t kTrapIndex = kMoveSize - 1;         // of the jump's displacement
+constexpr uint64_t kTrapWindow = uint64_t{1} << 16;  // of displacements that differ below that byte
+constexpr uint64_t kTrapStep = uint64_t{1} << 24;    // and of what differs above it
+constexpr uint64_t kTrapSteps = 120;                 // either way
 
 uint8_t at(std::span<const std::byte> code, size_t offset) { return static_cast<uint8_t>(code[offset]); }
 
@@ -53,6 +60,12 @@ size_t plain_instruction(std::span<const std::byte> code, size_t offset, size_t 
     size += 1;
     if (modrm >> 6 == 0) return size;
     return modrm >> 6 == 1 && offset + size + 1 <= end ? size + 1 : 0;
+}
+
+// Whether there is a move between two 64-bit registers, not to %rax.
+bool is_move(std::span<const std::byte> code, size_t offset) {
+    return (at(code, offset) & 0xf8) == 0x48 && (at(code, offset + 1) == 0x89 || at(code, offset + 1) == 0x8b) &&
+           at(code, offset + 2) >= 0xc0 && plain_instruction(code, offset, offset + kMoveSize) == kMoveSize;
 }
 
 // Whether [offset, end) is such instructions.
@@ -125,6 +138,12 @@ std::optional<CallSite> recognise_site(std::span<const std::byte> page, uint64_t
     // mov 16(%rsp), %r9 comes first.
     if (before >= 5 && matches(page, before - 5, {0x4c, 0x8b, 0x4c, 0x24, 0x10, 0x4c, 0x89, 0x5c, 0x24, 0x08}))
         return straight(before);
+    if (end >= kSyscallSize + 3 * kMoveSize && is_move(page, syscall - kMoveSize) &&
+        is_move(page, syscall - 2 * kMoveSize) && is_move(page, syscall - 3 * kMoveSize)) {
+        CallSite site = straight(syscall - 2 * kMoveSize);
+        site.trap = kMoveSize;
+        return site;
+    }
     if (number != 0 || !matches(page, syscall - 2, {0x31, 0xc0})) return std::nullopt;
     for (size_t start = before; start >= 1 && before - start <= kMostRest; --start) {
         if (at(page, start) == 0x48 && plain_instruction(page, start, syscall) == kJumpSize &&
@@ -140,11 +159,20 @@ std::optional<CallSite> recognise_site(std::span<const std::byte> page, uint64_t
     return std::nullopt;
 }
 
+ThunkPlaces places_for_thunk(const CallSite& site) {
+    if (site.trap == 0) return {site.start > kReach ? site.start - kReach : 0, 2 * kReach};
+    static_assert(kTrapIndex == 2 && kTrapWindow == 1 << (8 * kTrapIndex) && kTrapStep == 1 << (8 * kTrapIndex + 8));
+    const uint64_t middle = site.start + kJumpSize + (uint64_t{0xcc} << (8 * kTrapIndex));
+    const uint64_t below = std::min(kTrapSteps, middle / kTrapStep);
+    return {middle - below * kTrapStep, kTrapWindow, kTrapStep, below + kTrapSteps + 1};
+}
+
 bool patch_site(const CallSite& site, std::span<std::byte> page, uint64_t page_address,
                 std::span<std::byte, kThunkSize> thunk, uint64_t thunk_address) {
     const size_t offset = site.start - page_address;
     const auto jump = displacement(site.start + kJumpSize, thunk_address);
     if (!jump) return false;
+    if (site.trap != 0 && std::byte{static_cast<uint8_t>(*jump >> (8 * kTrapIndex))} != kTrap) return false;
     std::byte code[kThunkSize] = {};
     Writer writer(code, thunk_address);
     switch (site.kind) {
@@ -212,8 +240,19 @@ uint64_t CallSites::place_of(uint64_t ip) {
         const CallSite& site = area.sites[index];
         // What can stand anywhere was copied: what is still to be done stands at the site, too.
         const uint64_t done = (ip - area.start) % kThunkSize;
-        if (site.kind == CallSite::Kind::kCompare || done < kJumpSize) return site.start;
+        if (site.kind == CallSite::Kind::kCompare || done < (site.trap != 0 ? site.trap : kJumpSize)) return site.start;
         return std::min(site.start + done, site.end - kSyscallSize);
+    }
+    return 0;
+}
+
+uint64_t CallSites::behind_trap(uint64_t trap) {
+    std::lock_guard lock(mutex_);
+    for (const Area& area : areas_) {
+        for (size_t i = 0; i < area.sites.size(); ++i) {
+            const CallSite& site = area.sites[i];
+            if (site.trap != 0 && site.start + site.trap == trap) return area.start + i * kThunkSize + site.trap;
+        }
     }
     return 0;
 }

@@ -49,6 +49,9 @@ const Bytes kThreadsRead = {0x90, 0x48, 0x8b, 0x54, 0x24, 0x18, 0x48, 0x8b, 0x74
 // mov 16(%rsp), %r9; mov %r11, 8(%rsp); syscall
 const Bytes kMuslCancel = {0x4c, 0x8b, 0x4c, 0x24, 0x10, 0x4c, 0x89, 0x5c, 0x24, 0x08, 0x0f, 0x05};
 
+// mov %rsi, %r10; mov %rdi, %rdx; mov %rcx, %rsi; mov %rbx, %rdi; syscall
+const Bytes kMoves = {0x49, 0x89, 0xf2, 0x48, 0x89, 0xfa, 0x48, 0x89, 0xce, 0x48, 0x89, 0xdf, 0x0f, 0x05};
+
 TEST_F(CallSitesTest, KnowsTheForms) {
     const uint64_t ip = place(kWrite);
     auto site = recognise(ip, 1);
@@ -98,6 +101,53 @@ TEST_F(CallSitesTest, LeavesAloneWhatIsNotCertain) {
         place(number, 0x100 - code.size());
         EXPECT_FALSE(recognise(kPage + 0x100, 1)) << int{rest[0]};
     }
+}
+
+TEST_F(CallSitesTest, MovesAloneNeedATrapBetweenThem) {
+    const uint64_t ip = place(kMoves);
+    const auto site = recognise(ip, 17);
+    ASSERT_TRUE(site);
+    EXPECT_EQ(site->start, ip - 8);
+    EXPECT_EQ(site->trap, 3u);
+    CallSites sites;
+    const SyscallStop call{.nr = 17, .ip = ip};
+    EXPECT_EQ(sites.patch(call, {.page_address = kPage, .page = page_, .thunks_address = kThunks, .thunks = thunks_}),
+              PatchOutcome::kFull);
+    const ThunkPlaces places = places_for_thunk(*site);
+    EXPECT_FALSE(places.contain(kThunks, 4096));
+    size_t tried = 0;
+    for (uint64_t i = 0; i < places.count; i += 40, ++tried) {
+        const uint64_t thunks = (places.first + i * places.step + 4095) & ~uint64_t{4095};
+        ASSERT_TRUE(places.contain(thunks, 4096));
+        EXPECT_FALSE(places.contain(thunks - 4096, 4096));
+        EXPECT_FALSE(places.contain(thunks + places.size, 4096));
+        place(kMoves);
+        CallSites own;
+        ASSERT_EQ(own.patch(call, {.page_address = kPage, .page = page_, .thunks_address = thunks, .thunks = thunks_}),
+                  PatchOutcome::kDone);
+        EXPECT_EQ(page_[0x100 - 8], std::byte{0xe9});
+        EXPECT_EQ(page_[0x100 - 5], std::byte{0xcc});
+        EXPECT_EQ(page_[0x100 - 2], std::byte{0x0f});
+        EXPECT_EQ(ip - 3 + static_cast<uint64_t>(int64_t{jump_distance(0x100 - 8)}), thunks);
+        EXPECT_EQ(own.behind_trap(ip - 5), thunks + 3);
+        EXPECT_EQ(own.behind_trap(ip - 8), 0u);
+        EXPECT_EQ(own.place_of(thunks), ip - 8);
+        EXPECT_EQ(own.place_of(thunks + 3), ip - 5);
+        EXPECT_EQ(own.place_of(thunks + 6), ip - 2);
+    }
+    EXPECT_GT(tried, 4u);
+    // Two moves are too few to be sure, and a move to %rax would be lost.
+    Bytes other = kMoves;
+    other[4] = 0x90;
+    EXPECT_FALSE(recognise(place(other), 17));
+    other = kMoves;
+    other[11] = 0xd8;  // mov %rbx, %rax
+    EXPECT_FALSE(recognise(place(other), 17));
+    // Low addresses have no places below them.
+    const auto low =
+        places_for_thunk({.kind = CallSite::Kind::kStraight, .start = 0x401000, .end = 0x401008, .trap = 3});
+    EXPECT_LT(low.first, uint64_t{1} << 30);
+    EXPECT_GT(low.first + (low.count - 1) * low.step, uint64_t{0x401000} + (uint64_t{1} << 30));
 }
 
 TEST_F(CallSitesTest, NothingOutsideOfThePageIsRead) {

@@ -53,10 +53,16 @@ class SeccompAddressSpace final : public HostAddressSpace {
     SysResult<size_t> write_memory(uint64_t address, std::span<const std::byte> from) override {
         return stub_->transfer(true, address, const_cast<std::byte*>(from.data()), from.size());
     }
+    std::optional<ThunkPlaces> recognise_call_site(const SyscallStop& call, uint64_t page_address,
+                                                   std::span<const std::byte> page) override {
+        const auto site = recognise_site(page, page_address, call.ip, call.nr);
+        return site ? std::optional(places_for_thunk(*site)) : std::nullopt;
+    }
     PatchOutcome patch_call_site(const SyscallStop& call, const SitePatch& patch) override {
         return stub_->sites().patch(call, patch);
     }
     void forget_thunks(uint64_t thunks_address) override { stub_->sites().forget(thunks_address); }
+    uint64_t behind_planted_trap(uint64_t trap) override { return stub_->sites().behind_trap(trap); }
     void kill() override { stub_->kill(); }
     int host_process_id() const override { return stub_->pid(); }
 
