@@ -16,6 +16,7 @@
 #include "host/cgroup_devices_bpf.h"
 #include "host/cgroup_settings.h"
 #include "host/cgroup_v2.h"
+#include "host/oom_echo.h"
 #include "linux/event_fds.h"
 #include "linux/file.h"
 #include "linux/path.h"
@@ -384,6 +385,26 @@ TEST_F(RealV1, tells_of_oom) {
     ASSERT_EQ(::poll(&poll, 1, 5000), 1);
     EXPECT_GE(watch->drain(), 1u);
     EXPECT_GE(MUST(cgroup_->stats()).memory->events["oom_kill"], 1u);
+}
+
+TEST_F(RealV1, echoes_an_oom_kill_and_spares_who_lives_there) {
+    oci::Resources resources;
+    resources.memory.limit = 512 << 20;
+    ASSERT_EQ(apply_error(resources), "");
+    auto watch = MUST(cgroup_->watch_oom());
+    pid_t bystander = ::fork();
+    if (bystander == 0)
+        while (true) ::pause();
+    MUST(cgroup_->add_process(bystander));
+    auto done = echo_oom(*cgroup_);
+    EXPECT_TRUE(done.ok()) << done.error().message();
+    pollfd poll = {watch.fd(), POLLIN, 0};
+    ASSERT_EQ(::poll(&poll, 1, 5000), 1);
+    EXPECT_EQ(MUST(cgroup_->stats()).memory->events["oom_kill"], 1u);
+    EXPECT_EQ(file("memory", "memory.limit_in_bytes"), "536870912\n");
+    EXPECT_EQ(::waitpid(bystander, nullptr, WNOHANG), 0);
+    ::kill(bystander, SIGKILL);
+    EXPECT_EQ(::waitpid(bystander, nullptr, 0), bystander);
 }
 
 // Whether a process in the cgroup may open /dev/zero for reading and writing.

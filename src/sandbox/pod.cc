@@ -162,7 +162,10 @@ Result<void> Pod::create_container(PreparedContainer prepared, StreamFds streams
         // A lost connection is everything_ended()'s matter.
         if (!reply.ok()) return;
         int code = static_cast<int>(reply->exit().exit_status() & 0xff);
-        loop_->post([this, container, code] { container_ended(container, code); });
+        if (container->anchor != nullptr)
+            container_ended_after_oom(container, code);
+        else
+            loop_->post([this, container, code] { container_ended(container, code); });
     });
     if (first) watch_events(0);
     return {};
@@ -180,8 +183,11 @@ void Pod::watch_events(uint64_t after) {
                 last = std::max(last, event.sequence());
                 if (event.has_notice()) log::info("guest: {}", event.notice().text());
                 if (!event.has_oom()) continue;
-                for (auto& [id, container] : containers_)
-                    if (event.container_id().empty() || id == event.container_id()) ++container->oom_events;
+                for (auto& [id, container] : containers_) {
+                    if (!event.container_id().empty() && id != event.container_id()) continue;
+                    ++container->oom_events;
+                    hear_of_oom_locked(container);
+                }
             }
         }
         changed_.notify_all();

@@ -77,6 +77,10 @@ class Pod {
     void everything_ended(int exit_code);
     void set_status(const std::shared_ptr<Container>& container, v1::Status status);
     void watch_events(uint64_t after);
+    // pod_oom.cc. Kills in a container that has a cgroup of its own become the host kernel's, for who watches that.
+    void hear_of_oom_locked(const std::shared_ptr<Container>& container);
+    void echo_oom(const std::shared_ptr<Container>& container);
+    void container_ended_after_oom(const std::shared_ptr<Container>& container, int exit_code);
 
     void on_signal(int signo);
     void watch_anchor(std::shared_ptr<Anchor> anchor);
@@ -105,6 +109,7 @@ class Pod {
     UniqueFd listener_;
     std::string first_;  // id; immutable once the container is there
 
+    std::mutex oom_mutex_;  // one echo at a time; before mutex_
     std::mutex mutex_;
     std::condition_variable changed_;                               // a container ended, or memory ran out
     std::map<std::string, std::shared_ptr<Container>> containers_;  // guarded by mutex_

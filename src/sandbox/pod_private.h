@@ -20,6 +20,9 @@ struct Pod::Container {
     bool ended = false;
     int exit_code = 0;
     uint64_t oom_events = 0;
+    uint64_t oom_kills = 0;    // that the guest told
+    uint64_t oom_echoed = 0;   // of which the host's kernel knows
+    bool oom_watched = false;  // a thread of hear_of_oom() is there
 };
 
 // The socket to an anchor process.

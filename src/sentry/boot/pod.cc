@@ -23,6 +23,15 @@ using guest_api::not_found;
 using guest_api::not_supported;
 using guest_api::wrong_state;
 
+namespace {
+
+uint64_t memory_limit_of(const oci::Resources& resources) {
+    int64_t limit = resources.memory.limit.value_or(0);
+    return limit > 0 ? static_cast<uint64_t>(limit) : 0;
+}
+
+}  // namespace
+
 BootError boot_error(Errno error, std::string what, std::string field) {
     return failure(rpc::Code::kInvalidArgument, error.value,
                    fmt::format("{}: {}", what, strerrordesc_np(error.value) ? strerrordesc_np(error.value) : "failed"),
@@ -65,14 +74,14 @@ Pod::Pod(Kernel& kernel, HostFiles& files, HostPoller& poller) : kernel_(kernel)
 
 Pod::~Pod() = default;
 
-void Pod::oom_killed(Process& victim) {
+void Pod::oom_killed(Process& victim, OomScope scope) {
     v1::Event event;
     event.set_container_id(victim.container->id());
     {
         std::lock_guard lock(kernel_.tasks().mutex);
         if (victim.pid) event.mutable_oom()->set_killed_pid(static_cast<uint32_t>(victim.pid->root_number()));
     }
-    event.mutable_oom()->set_of_sandbox(true);
+    event.mutable_oom()->set_of_sandbox(scope == OomScope::kPod);
     std::lock_guard lock(mutex_);
     add_event_locked(std::move(event));
 }
@@ -176,6 +185,9 @@ void Pod::create_container(v1::CreateContainerRequest request, RequestStreams st
     }
     v1::CreateContainerReply reply;
     if (container->init) reply.set_pid(static_cast<uint32_t>(container->init->pid));
+    if (container->spec.linux.resources)
+        kernel_.oom_killer().containers().set_limit(*container->kernel_container,
+                                                    memory_limit_of(*container->spec.linux.resources));
     {
         std::lock_guard lock(mutex_);
         containers_.emplace(request.container_id(), std::move(container));
@@ -231,6 +243,7 @@ void Pod::delete_container(v1::DeleteContainerRequest request, Answer<v1::Delete
     if (gone->init && gone->init->task) TaskBuilder::discard_process(*gone->init->task);
     kernel_.tasks().kill_all(*gone->kernel_container, SIGKILL);
     kernel_.tasks().wait_until_gone(gone->kernel_container.get());
+    kernel_.oom_killer().containers().set_limit(*gone->kernel_container, 0);
     answer.ok();
 }
 
@@ -267,6 +280,7 @@ void Pod::update_resources(v1::UpdateResourcesRequest request, Answer<v1::Update
         }
         if (request.memory_limit() != 0)
             kernel_.memory().set_limit(request.memory_limit() != UINT64_MAX ? request.memory_limit() : 0);
+        kernel_.oom_killer().containers().pod_limit_changed();
         answer.ok();
         return;
     }
@@ -276,10 +290,12 @@ void Pod::update_resources(v1::UpdateResourcesRequest request, Answer<v1::Update
     oci::ParseNotes notes;
     auto resources = oci::parse_resources(request.resources(), notes);
     if (!resources.ok()) return static_cast<void>(answer.fail(invalid(resources.error().message(), "resources")));
-    // The host's cgroup holds the pod to its limits; what the guest enforces itself is the number of tasks.
+    // The host's cgroup holds the pod to its limits; what the guest enforces itself is the number of tasks, and memory.
     if (resources->pids_limit)
         container->kernel_container->task_limit =
             *resources->pids_limit > 0 ? static_cast<uint64_t>(*resources->pids_limit) : 0;
+    if (resources->memory.limit)
+        kernel_.oom_killer().containers().set_limit(*container->kernel_container, memory_limit_of(*resources));
     answer.ok();
 }
 

@@ -117,7 +117,7 @@ class Pod final : public guest_api::GuestService, private OomObserver {
   private:
     friend class PodProcess;
 
-    void oom_killed(Process& victim) override;
+    void oom_killed(Process& victim, OomScope scope) override;
     BootResult<std::unique_ptr<PodContainer>> build_container(const v1::CreateContainerRequest& request);
     // The root file system and its mount namespace; then everything that is mounted on it, done by `builder`, a task
     // with all capabilities.

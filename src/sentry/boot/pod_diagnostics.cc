@@ -166,12 +166,6 @@ std::string stacks_text(Kernel& kernel, const std::vector<Ref<Process>>& process
     return text;
 }
 
-Ref<AddressSpace> memory_of(Kernel& kernel, Process& process) {
-    for (const Ref<Task>& task : kernel.tasks().threads_of(process))
-        if (Ref<AddressSpace> memory = task->memory_of()) return memory;
-    return nullptr;
-}
-
 std::string memory_text(Kernel& kernel, const std::vector<Ref<Process>>& processes) {
     std::string text = fmt::format(
         "guest memory: {} KiB used, limit {}\n", kernel.memory().bytes_used() / 1024,

@@ -64,8 +64,9 @@ void Pod::get_stats(v1::GetStatsRequest request, Answer<v1::GetStatsReply> answe
     reply.mutable_cpu()->set_user_ns(user);
     reply.mutable_cpu()->set_system_ns(system);
     auto& memory = *reply.mutable_memory();
-    memory.set_usage_bytes(only ? resident : kernel_.memory().bytes_used());
-    memory.set_limit_bytes(kernel_.memory().limit());
+    memory.set_usage_bytes(only ? memory_held(kernel_, *only) : kernel_.memory().bytes_used());
+    uint64_t own_limit = only ? only->memory_limit.load() : 0;
+    memory.set_limit_bytes(own_limit != 0 ? own_limit : kernel_.memory().limit());
     memory.set_anonymous_bytes(resident);
     memory.set_page_faults(faults);
     uint64_t kills = 0;

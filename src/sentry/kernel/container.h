@@ -20,7 +20,8 @@ class Container final : public RefCounted {
     std::atomic<uint64_t> task_limit{0};  // pids.max; 0: none
     std::atomic<uint64_t> tasks{0};       // threads alive
 
-    std::atomic<uint64_t> oom_kills{0};  // processes that the OOM killer took
+    std::atomic<uint64_t> memory_limit{0};  // bytes, set by ContainerMemory; 0: none but the pod's
+    std::atomic<uint64_t> oom_kills{0};     // processes that the OOM killer took
 
     // CPU time of processes that are gone, in nanoseconds.
     std::atomic<uint64_t> past_user_ns{0}, past_system_ns{0};

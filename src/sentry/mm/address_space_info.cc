@@ -9,14 +9,21 @@
 namespace casemate::sentry {
 namespace {
 
-// Pages that are there; for memory ranges from the host, for files all of it.
+// Pages that are there; for memory ranges from the host, for files all of it. What a held parent lent is the parent's.
 uint64_t resident_bytes(MemoryFile& memory, const Vma& vma) {
-    if (vma.backing == Backing::kReserved) return 0;
-    bool sparse = vma.backing == Backing::kMemory || vma.backing == Backing::kBorrowed;
+    if (vma.backing == Backing::kReserved || vma.backing == Backing::kBorrowed) return 0;
+    uint64_t offset = vma.memory_offset;
+    bool sparse = vma.backing == Backing::kMemory;
+    if (vma.backing == Backing::kShared && !vma.file && vma.size() >= kHugePage) {
+        // Shared memory without a file: a range of the memory file too.
+        auto piece = vma.object->backing(vma.object_offset, vma.size(), false);
+        sparse = piece.ok() && piece->in_memory_file && piece->size >= vma.size();
+        if (sparse) offset = piece->offset;
+    }
     if (!sparse || vma.size() < kHugePage) return vma.size();
     uint64_t sum = 0;
-    auto position = static_cast<off_t>(vma.memory_offset);
-    auto end = static_cast<off_t>(vma.memory_offset + vma.size());
+    auto position = static_cast<off_t>(offset);
+    auto end = static_cast<off_t>(offset + vma.size());
     while (position < end) {
         off_t data = lseek(memory.fd(), position, SEEK_DATA);
         if (data < 0 || data >= end) break;

@@ -12,7 +12,7 @@ using namespace casemate;
 using namespace casemate::sentry;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-    static TestPod& pod = *new TestPod;
+    static TestPod& pod = *new TestPod(TestPod::Applications::kNone);
     static Ref<Task> task = pod.create_process({});
     struct Kind {
         int domain, type, protocol;

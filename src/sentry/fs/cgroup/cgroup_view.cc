@@ -5,6 +5,7 @@
 
 #include "sentry/fs/proc/proc.h"
 #include "sentry/kernel/container.h"
+#include "sentry/kernel/container_memory.h"
 #include "sentry/kernel/cpu_times.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/task.h"
@@ -19,16 +20,6 @@ CpuTimes times_of(Kernel& kernel, Container& container) {
         CpuTimes one = process_cpu_times(*process);
         sum.user_ns += one.user_ns;
         sum.system_ns += one.system_ns;
-    }
-    return sum;
-}
-
-uint64_t memory_of(Kernel& kernel, Container& container) {
-    uint64_t sum = 0;
-    for (auto& process : kernel.tasks().processes_of(container)) {
-        Ref<Task> leader = leader_of(kernel, *process);
-        if (!leader) continue;
-        if (Ref<AddressSpace> memory = leader->memory_of()) sum += memory->usage().resident_bytes;
     }
     return sum;
 }
@@ -75,8 +66,12 @@ SysResult<Ref<FileSystem>> make_cgroup_view(Kernel& kernel, Ref<Container> conta
     add("cgroup.threads", members(true));
     add("pids.current", [](Kernel&, Container& c, Task&) -> Text { return fmt::format("{}\n", c.tasks.load()); });
     add("pids.max", [](Kernel&, Container& c, Task&) -> Text { return limit_text(c.task_limit.load()); });
-    add("memory.current", [](Kernel& k, Container& c, Task&) -> Text { return fmt::format("{}\n", memory_of(k, c)); });
-    add("memory.max", [](Kernel& k, Container&, Task&) -> Text { return limit_text(k.memory().limit()); });
+    add("memory.current",
+        [](Kernel& k, Container& c, Task&) -> Text { return fmt::format("{}\n", memory_held(k, c)); });
+    add("memory.max", [](Kernel& k, Container& c, Task&) -> Text {
+        uint64_t own = c.memory_limit.load();
+        return limit_text(own != 0 ? own : k.memory().limit());
+    });
     add("memory.high", [](Kernel&, Container&, Task&) -> Text { return std::string("max\n"); });
     add("memory.low", [](Kernel&, Container&, Task&) -> Text { return std::string("0\n"); });
     add("memory.min", [](Kernel&, Container&, Task&) -> Text { return std::string("0\n"); });
@@ -87,7 +82,7 @@ SysResult<Ref<FileSystem>> make_cgroup_view(Kernel& kernel, Ref<Container> conta
         return fmt::format("low 0\nhigh 0\nmax {0}\noom {0}\noom_kill {0}\noom_group_kill 0\n", kills);
     });
     add("memory.stat", [](Kernel& k, Container& c, Task&) -> Text {
-        return fmt::format("anon {}\nfile 0\nkernel 0\nshmem 0\ninactive_file 0\nactive_file 0\n", memory_of(k, c));
+        return fmt::format("anon {}\nfile 0\nkernel 0\nshmem 0\ninactive_file 0\nactive_file 0\n", memory_held(k, c));
     });
     add("cpu.max", [](Kernel&, Container&, Task&) -> Text { return std::string("max 100000\n"); });
     add("cpu.weight", [](Kernel&, Container&, Task&) -> Text { return std::string("100\n"); });

@@ -10,7 +10,7 @@ using namespace casemate;
 using namespace casemate::sentry;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-    static TestPod& pod = *new TestPod;
+    static TestPod& pod = *new TestPod(TestPod::Applications::kNone);
     static Ref<Task> task = pod.create_process({});
     auto network = make_ref<Network>(true);
     constexpr int kProtocols[] = {NETLINK_ROUTE, NETLINK_ROUTE, NETLINK_ROUTE, NETLINK_SOCK_DIAG, NETLINK_GENERIC};
