@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <string>
 
 namespace casemate::log {
@@ -31,14 +32,18 @@ const char* name_of(Level level) {
     return "error";
 }
 
-// RFC 3339 with nanoseconds, UTC; what containerd and Podman parse.
+// RFC 3339 with nanoseconds, UTC; what containerd and Podman parse. Not by gmtime_r, which opens the file of time zones
+// first: in a process that has taken a seccomp list its first line would be its last.
 std::string timestamp() {
     timespec now{};
     clock_gettime(CLOCK_REALTIME, &now);
-    tm parts{};
-    gmtime_r(&now.tv_sec, &parts);
-    return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:09}Z", parts.tm_year + 1900, parts.tm_mon + 1,
-                       parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec, now.tv_nsec);
+    std::chrono::sys_seconds at{std::chrono::seconds(now.tv_sec)};
+    auto day = std::chrono::floor<std::chrono::days>(at);
+    std::chrono::year_month_day date(day);
+    std::chrono::hh_mm_ss time(at - day);
+    return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:09}Z", static_cast<int>(date.year()),
+                       static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()), time.hours().count(),
+                       time.minutes().count(), time.seconds().count(), now.tv_nsec);
 }
 
 void append_json_string(std::string& out, std::string_view text) {

@@ -5,7 +5,8 @@
 //   "main N", "vcpu N"   takes the thread's seccomp list, then makes system call N with arguments of no use
 //   "main bug", "vcpu bug"   the same, then fails a CHECK, as a bug would
 //   "main work", "vcpu work" the same, then does what such a thread may have to do and a well-behaved Linux guest does
-//                            not make it do: a heap that grows and shrinks, a reset in the middle of a disk's work
+//                            not make it do: a heap that grows and shrinks, a reset in the middle of a disk's work, a
+//                            word in the log
 // With the word "lists" it prints the entries of both lists, one a line: thread, number, request of an ioctl.
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -31,6 +32,7 @@
 #include <string>
 #include <vector>
 
+#include "base/log.h"
 #include "linux/event_fds.h"
 #include "linux/file.h"
 #include "virtio/block.h"
@@ -107,6 +109,7 @@ void work(casemate::vmm::ThreadKind kind) {
     for (int i = 0; i < 4; ++i) blocks.emplace_back(1 << 20, 'x');
     blocks.clear();
     malloc_trim(0);
+    log::error("this process has taken the list of a {}", kind == vmm::ThreadKind::kVcpu ? "vCPU" : "monitor");
 }
 
 void print_lists() {
