@@ -72,18 +72,25 @@ static void histogram(const char *event, char *out, size_t size) {
     if (f) fclose(f);
 }
 struct memory { long rss, pss, anon, file, guest, kernel; };
+/* Guest memory: the large mapping, and what else is of its file, if it has one. */
 static struct memory memory_of(int pid) {
     struct memory m = {0};
     char line[512], path[64], perm[8], name[256];
-    unsigned long a, b;
+    unsigned long a, b, inode, file_of_guest = 0;
     long kb;
     int guest = 0, kernel = 0;
     snprintf(path, sizeof path, "/proc/%d/smaps", pid);
     FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "%lx-%lx %7s %*s %*s %lu", &a, &b, perm, &inode) == 4 && perm[1] == 'w' &&
+            b - a >= (unsigned long)guest_mib << 20)
+            file_of_guest = inode;
+    if (f) rewind(f);
     while (f && fgets(line, sizeof line, f)) {
         name[0] = 0;
-        if (sscanf(line, "%lx-%lx %7s %*s %*s %*s %255s", &a, &b, perm, name) >= 3)
-            guest = perm[1] == 'w' && b - a >= (unsigned long)guest_mib << 20, kernel = !!strstr(name, "/guest/");
+        if (sscanf(line, "%lx-%lx %7s %*s %*s %lu %255s", &a, &b, perm, &inode, name) >= 4)
+            guest = perm[1] == 'w' && (b - a >= (unsigned long)guest_mib << 20 || (inode && inode == file_of_guest)),
+            kernel = !!strstr(name, "/guest/");
         else if (sscanf(line, "Rss: %ld", &kb) == 1) *(guest ? &m.guest : kernel ? &m.kernel : &m.rss) += kb;
         else if (guest || kernel) continue;
         else if ( sscanf(line, "Pss: %ld", &kb) == 1) m.pss += kb;

@@ -3,6 +3,7 @@
 #include <linux/audit.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "linux/process.h"
 #include "linux/seccomp_fd.h"
@@ -18,6 +19,11 @@ sock_filter ret(uint32_t action) { return BPF_STMT(BPF_RET | BPF_K, action); }
 // `yes` and `no` count the instructions to skip.
 sock_filter jump(uint16_t condition, uint32_t k, uint8_t yes, uint8_t no) {
     return BPF_JUMP(static_cast<uint16_t>(BPF_JMP | condition | BPF_K), k, yes, no);
+}
+
+// Looks at nothing but the lower half of an argument as it is.
+bool is_low_equal(const ArgCheck& check) {
+    return check.kind == ArgCheck::Kind::kMaskedEqual && check.mask == 0xffffffff && check.value <= 0xffffffff;
 }
 
 // Goes on behind the block if the check holds, else to the instruction `skip` behind the block's end. BPF works on 32
@@ -36,12 +42,21 @@ void append_check(std::vector<sock_filter>& code, const ArgCheck& check, uint8_t
             code.insert(code.end(), {load(low_offset), jump(BPF_JEQ, low(check.value), 0, 2), load(low_offset + 4),
                                      jump(BPF_JEQ, high(check.value), skip, 0)});
             break;
-        case ArgCheck::Kind::kMaskedEqual:
+        case ArgCheck::Kind::kMaskedEqual: {
+            bool low_only = high(check.mask) == 0 && high(check.value) == 0;
+            if (low_only) {
+                code.push_back(load(low_offset));
+                if (low(check.mask) != ~uint32_t{0})
+                    code.push_back(BPF_STMT(BPF_ALU | BPF_AND | BPF_K, low(check.mask)));
+                code.push_back(jump(BPF_JEQ, low(check.value), 0, skip));
+                break;
+            }
             code.insert(code.end(), {load(low_offset), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, low(check.mask)),
                                      jump(BPF_JEQ, low(check.value), 0, static_cast<uint8_t>(skip + 3)),
                                      load(low_offset + 4), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, high(check.mask)),
                                      jump(BPF_JEQ, high(check.value), 0, skip)});
             break;
+        }
         case ArgCheck::Kind::kAtMost:
             code.insert(
                 code.end(),
@@ -97,7 +112,16 @@ size_t SeccompFilter::allowed_count() const {
 // The rules of one syscall, one behind the other; always ends with a return.
 std::vector<sock_filter> SeccompFilter::body(const Entry& entry) const {
     std::vector<sock_filter> code;
+    std::optional<unsigned> loaded;  // the argument whose lower half the accumulator holds
     for (const Rule& rule : entry.rules) {
+        // Many rules are about one argument, the request of ioctl(2) above all.
+        if (rule.checks.size() == 1 && is_low_equal(rule.checks[0]) && loaded == rule.checks[0].index) {
+            code.push_back(jump(BPF_JEQ, static_cast<uint32_t>(rule.checks[0].value), 0, 1));
+            code.push_back(ret(rule.action));
+            continue;
+        }
+        loaded.reset();
+        if (rule.checks.size() == 1 && is_low_equal(rule.checks[0])) loaded = rule.checks[0].index;
         // Each check's failure jumps over the rest of the rule, so build from the last check forward.
         std::vector<sock_filter> rest = {ret(rule.action)};
         for (size_t i = rule.checks.size(); i-- > 0;) {

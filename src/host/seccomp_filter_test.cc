@@ -120,6 +120,29 @@ TEST(SeccompFilter, long_bodies_are_reached) {
     EXPECT_EQ(filter.build().error().code(), E2BIG);
 }
 
+TEST(SeccompFilter, requests_of_one_call_are_looked_up_in_few_steps) {
+    SeccompFilter filter;
+    for (uint32_t value = 0; value < 20; value++) filter.allow_if(16, {ArgCheck::equal32(1, 0xae00 + value)});
+    filter.allow_if(16, {ArgCheck::equal32(2, 77)});  // another argument between
+    filter.allow_if(16, {ArgCheck::equal32(1, 0xaf00)});
+    filter.add_rule(16, {ArgCheck::equal32(1, 0xaf01)}, SECCOMP_RET_TRACE);
+    filter.allow_if(16, {ArgCheck::equal32(1, 0xaf02), ArgCheck::equal32(0, 9)});
+    filter.allow_if(16, {ArgCheck::equal32(1, 0xaf03)});
+    filter.allow({1});
+    auto program = MUST(filter.build());
+    EXPECT_LE(program.size(), 75u);
+    for (uint32_t value = 0; value < 20; value++) EXPECT_EQ(run(program, call(16, 0, 0xae00 + value)), kAllow);
+    EXPECT_EQ(run(program, call(16, 0, 0xdead'0000'ae07)), kAllow);
+    EXPECT_EQ(run(program, call(16, 0, 0xae14)), kKill);
+    EXPECT_EQ(run(program, call(16, 0, 5, 77)), kAllow);
+    EXPECT_EQ(run(program, call(16, 0, 77, 5)), kKill);
+    EXPECT_EQ(run(program, call(16, 0, 0xaf00, 5)), kAllow);
+    EXPECT_EQ(run(program, call(16, 0, 0xaf01)), static_cast<uint32_t>(SECCOMP_RET_TRACE));
+    EXPECT_EQ(run(program, call(16, 9, 0xaf02)), kAllow);
+    EXPECT_EQ(run(program, call(16, 8, 0xaf02)), kKill);
+    EXPECT_EQ(run(program, call(16, 8, 0xaf03)), kAllow);
+}
+
 TEST(SeccompFilter, the_kernel_obeys) {
     pid_t child = ::fork();
     if (child == 0) {

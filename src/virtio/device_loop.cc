@@ -17,14 +17,16 @@ SysResult<std::unique_ptr<DeviceLoop>> DeviceLoop::create() {
     loop->epoll_.reset(::epoll_create1(EPOLL_CLOEXEC));
     if (!loop->epoll_) return last_errno();
     loop->timer_fd_ = TRY(linux::create_timerfd());
-    loop->wake_ = TRY(linux::create_eventfd());
-    for (auto [fd, id] : {std::pair(loop->timer_fd_.get(), kTimerId), std::pair(loop->wake_.get(), kWakeId)}) {
-        epoll_event event{};
-        event.events = EPOLLIN;
-        event.data.u64 = id;
-        if (::epoll_ctl(loop->epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) return last_errno();
-    }
+    TRY(loop->add(loop->timer_fd_.get(), kTimerId));
     return loop;
+}
+
+SysResult<void> DeviceLoop::add(int fd, Id id) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.u64 = id;
+    if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) return last_errno();
+    return {};
 }
 
 DeviceLoop::~DeviceLoop() { stop(); }
@@ -156,6 +158,13 @@ void DeviceLoop::turn(std::chrono::milliseconds timeout) {
 
 Result<void> DeviceLoop::start(std::function<void()> prepare) {
     CHECK(!thread_.joinable());
+    if (!wake_) {
+        auto wake = linux::create_eventfd();
+        if (!wake.ok()) return sys_error("eventfd of the devices' thread", wake.error().value);
+        wake_ = wake.take_value();
+        if (auto added = add(wake_.get(), kWakeId); !added.ok())
+            return sys_error("watch the eventfd of the devices' thread", added.error().value);
+    }
     stopping_ = false;
     own_thread_ = true;
     try {

@@ -77,13 +77,14 @@ class DeviceLoop {
     };
 
     DeviceLoop() = default;
+    SysResult<void> add(int fd, Id id);  // one of the loop's own
     std::shared_ptr<Entry> find(Id id);
     void run_timers();
     void arm_locked();
 
     UniqueFd epoll_;
     UniqueFd timer_fd_;
-    UniqueFd wake_;
+    UniqueFd wake_;  // of the thread of its own
     std::mutex turn_;
     std::condition_variable resumed_;
     bool paused_ = false;      // guarded by turn_

@@ -52,7 +52,11 @@ Result<Initrd> load_initrd(Memory& memory, int fd, const KernelImage& kernel) {
                                  memory.size() / kMiB),
                      ENOMEM);
     initrd.address = page_down(limit - initrd.size);
-    FilePart whole{0, initrd.size, initrd.address};
+    // A small one finds room in front of the kernel, in the pages of 4 KiB that the boot tables lie in (memory.h): at
+    // the top it would cost a huge page of its own.
+    if (initrd.size <= kSmallPagesEnd - kHighMemory && kernel.pieces.front().address >= kSmallPagesEnd)
+        initrd.address = kHighMemory;
+    FilePart whole{0, initrd.size, initrd.address, Holes::kNone};
     auto loaded = memory.load(fd, {&whole, 1});
     if (!loaded.ok()) return load_error("initrd", loaded.error());
     return initrd;
@@ -146,15 +150,12 @@ Result<BootEntry> load_kernel(Memory& memory, const BootFiles& files) {
     auto source = FileImage::open(files.kernel);
     if (!source.ok()) return sys_error("the kernel image must be a regular file", source.error().value);
     KernelImage kernel = TRY(read_kernel(*source));
-    std::vector<FilePart> parts;
-    for (const ImagePiece& piece : kernel.pieces) {
+    for (const ImagePiece& piece : kernel.pieces)
         if (memory.at(piece.address, piece.memory_size) == nullptr)
             return Error(fmt::format("the kernel wants memory up to {} MiB and the guest has {} MiB",
                                      (piece.address + piece.memory_size) / kMiB + 1, memory.size() / kMiB),
                          ENOMEM);
-        if (piece.file_size > 0) parts.push_back({piece.file_offset, piece.file_size, piece.address});
-    }
-    auto loaded = memory.load(files.kernel, parts);
+    auto loaded = memory.load(files.kernel, kernel.data);
     if (!loaded.ok()) return load_error("kernel image", loaded.error());
     Initrd initrd;
     if (files.initrd >= 0) initrd = TRY(load_initrd(memory, files.initrd, kernel));

@@ -23,12 +23,6 @@ namespace {
 // The parent answers at once or is gone; a guest waits at most that long for either.
 constexpr std::chrono::seconds kBrokerPatience{2};
 
-Result<UniqueFd> duplicate(int fd, const char* what) {
-    auto copy = linux::duplicate_fd(fd);
-    if (!copy.ok()) return sys_error(fmt::format("dup of the {}", what), copy.error().value);
-    return copy.take_value();
-}
-
 // Between the vsock device and its broker. The answer repeats the question's number: one that comes too late must not
 // be taken for that to the next question, or a guest gets the stream of another port.
 struct BrokerQuestion {
@@ -76,12 +70,12 @@ Result<void> add_devices(const MonitorOptions& options, Machine& machine) {
         block.read_only = disk.read_only;
         block.operations.per_second = disk.operations;
         block.bytes.per_second = disk.bytes;
-        UniqueFd file = TRY(duplicate(disk.fd, "disk"));
+        UniqueFd file = TRY(options.owned(disk.fd, "disk"));
         TRY(machine.add_device(TRY(virtio::BlockDevice::create(loop, std::move(file), "the disk", std::move(block)))));
     }
     for (const MonitorOptions::Net& net : options.nets) {
         virtio::NetDevice::Options card;
-        card.tap = TRY(duplicate(net.tap, "tap"));
+        card.tap = TRY(options.owned(net.tap, "tap"));
         card.mtu = net.mtu;
         card.receive_frames.per_second = card.transmit_frames.per_second = net.frames;
         card.receive_bytes.per_second = card.transmit_bytes.per_second = net.bytes;
@@ -89,13 +83,13 @@ Result<void> add_devices(const MonitorOptions& options, Machine& machine) {
         TRY(machine.add_device(std::make_unique<virtio::NetDevice>(loop, std::move(card))));
     }
     for (const MonitorOptions::Share& share : options.shares) {
-        auto link = std::make_unique<virtio::FuseLink>(TRY(duplicate(share.socket, "shared directory's socket")));
+        auto link = std::make_unique<virtio::FuseLink>(TRY(options.owned(share.socket, "shared directory's socket")));
         TRY(machine.add_device(TRY(virtio::FsDevice::create(loop, share.tag, std::move(link)))));
     }
     if (options.vsock_listener >= 0) {
         virtio::VsockDevice::Options vsock;
         vsock.guest_cid = options.vsock_cid;
-        vsock.listener = TRY(duplicate(options.vsock_listener, "vsock's socket"));
+        vsock.listener = TRY(options.owned(options.vsock_listener, "vsock's socket"));
         vsock.connect = [broker = options.vsock_broker, path = options.vsock_path, asked = 0u](uint32_t port) mutable {
             return broker >= 0 ? ask_vsock_broker(broker, ++asked, port, kBrokerPatience)
                                : virtio::connect_vsock_port(path, port);

@@ -3,21 +3,34 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "vmm/image_formats.h"
 
 namespace casemate::vmm {
 
+namespace {
+constexpr uint64_t kHeadSize = 4096;
+}
+
 SysResult<FileImage> FileImage::open(int fd) {
     struct stat st;
     if (::fstat(fd, &st) < 0) return last_errno();
     if (!S_ISREG(st.st_mode)) return Errno(EINVAL);
-    return FileImage(fd, static_cast<uint64_t>(st.st_size));
+    FileImage image(fd, static_cast<uint64_t>(st.st_size));
+    std::vector<char> head(std::min<uint64_t>(image.size_, kHeadSize));
+    TRY(image.read(0, head));
+    image.head_ = std::move(head);
+    return image;
 }
 
 SysResult<void> FileImage::read(uint64_t offset, std::span<char> into) const {
     if (offset > size_ || into.size() > size_ - offset) return Errno(ENODATA);
+    if (offset < head_.size() && into.size() <= head_.size() - offset) {
+        std::copy_n(head_.begin() + static_cast<ptrdiff_t>(offset), into.size(), into.begin());
+        return {};
+    }
     size_t done = 0;
     while (done < into.size()) {
         ssize_t got = ::pread(fd_, into.data() + done, into.size() - done, static_cast<off_t>(offset + done));

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "vmm/image_copy.h"
 
 namespace casemate::vmm {
 
@@ -33,6 +34,7 @@ class FileImage : public ImageSource {
     FileImage(int fd, uint64_t size) : fd_(fd), size_(size) {}
     int fd_;
     uint64_t size_;
+    std::vector<char> head_;  // its first bytes, with the headers
 };
 
 class BufferImage : public ImageSource {
@@ -59,6 +61,7 @@ struct KernelImage {
     Protocol protocol = Protocol::kPvh;
     uint64_t entry = 0;
     std::vector<ImagePiece> pieces;  // in the order of their addresses, none over another
+    std::vector<FilePart> data;      // of the pieces, what is not known to be zero; in the same order
     uint64_t end = 0;                // memory the kernel needs until it manages its own
     // bzImage: its setup header, bytes 0x1f1 on of the file, for the zero page.
     std::vector<char> setup_header;

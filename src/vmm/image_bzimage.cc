@@ -49,6 +49,7 @@ Result<KernelImage> read_bzimage(const ImageSource& source) {
         return bad(fmt::format("it wants to lie at {:#x}", address));
     uint64_t needed = std::max<uint64_t>(header.init_size, size);
     image.pieces.push_back({offset, size, address, needed});
+    image.data.push_back({offset, size, address, Holes::kNone});  // it is compressed
     image.end = address + needed;
     image.entry = address + kEntry64;
     if (size <= kEntry64) return bad("it has no code");

@@ -23,6 +23,7 @@ char zeros[64 << 10];  // never written: no memory behind it
 
 SysResult<void> for_each_data(int fd, const FilePart& part,
                               const std::function<SysResult<void>(const FilePart&)>& found) {
+    if (part.holes == Holes::kNone) return found(part);
     uint64_t end = part.offset + part.size;
     uint64_t position = part.offset;
     while (position < end) {
@@ -30,7 +31,7 @@ SysResult<void> for_each_data(int fd, const FilePart& part,
         if (data < 0 && errno == ENXIO) return {};  // nothing but a hole until the end
         uint64_t first = data < 0 ? position : static_cast<uint64_t>(data);
         if (first >= end) return {};
-        uint64_t last = std::min(end, first + kSmallHole);
+        uint64_t last = part.holes == Holes::kAtBeginning ? end : std::min(end, first + kSmallHole);
         if (last < end) {
             off_t hole = ::lseek(fd, static_cast<off_t>(last), SEEK_HOLE);
             last = hole < 0 ? end : std::clamp(static_cast<uint64_t>(hole), last, end);

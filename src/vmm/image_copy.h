@@ -18,15 +18,20 @@
 
 namespace casemate::vmm {
 
+// Where a part's file may have holes, as far as it is worth to ask: to look for the end of data costs the host a step
+// for each of its pages.
+enum class Holes { kAnywhere, kAtBeginning, kNone };
+
 // `size` bytes of a file at `offset`, to go to `address`.
 struct FilePart {
     uint64_t offset = 0;
     uint64_t size = 0;
     uint64_t address = 0;
+    Holes holes = Holes::kAnywhere;
 };
 
 // Calls `found` for the pieces of the part that have data, in order. What lies between is zero: a third of a Linux
-// kernel, if its file is sparse. Small holes are taken for data.
+// kernel, if its file is sparse. Small holes are taken for data, and those that part.holes does not speak of.
 SysResult<void> for_each_data(int fd, const FilePart& part,
                               const std::function<SysResult<void>(const FilePart&)>& found);
 

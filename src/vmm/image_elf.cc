@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
+#include <utility>
 
 #include "base/checked.h"
 #include "vmm/image_formats.h"
@@ -16,6 +17,9 @@ namespace {
 constexpr size_t kMaxHeaders = 64;
 constexpr uint64_t kMaxNotes = 64 << 10;
 constexpr uint32_t kPvhNote = 18;  // XEN_ELFNOTE_PHYS32_ENTRY
+constexpr size_t kMaxSections = 256;
+constexpr uint64_t kSmallGap = 256 << 10;  // copied rather than left out
+constexpr uint64_t kLargeSection = kMiB;   // may be a hole itself: Linux' .init.scratch
 
 Error bad(std::string_view what) { return Error(fmt::format("the kernel image is a bad ELF file: {}", what), ENOEXEC); }
 
@@ -37,6 +41,49 @@ std::optional<uint64_t> find_pvh_entry(std::span<const char> notes) {
         notes = notes.subspan(name + value);
     }
     return std::nullopt;
+}
+
+// Ranges of the file that sections with data lie in, from offset to end, in order. None if the file has no section
+// table that makes sense: it can be loaded without one.
+std::vector<std::pair<uint64_t, uint64_t>> read_sections(const ImageSource& source, const Elf64_Ehdr& header) {
+    std::vector<std::pair<uint64_t, uint64_t>> ranges;
+    if (header.e_shentsize != sizeof(Elf64_Shdr) || header.e_shnum > kMaxSections) return ranges;
+    std::vector<Elf64_Shdr> sections(header.e_shnum);
+    if (!source.read(header.e_shoff, {reinterpret_cast<char*>(sections.data()), sections.size() * sizeof(Elf64_Shdr)})
+             .ok())
+        return ranges;
+    for (const Elf64_Shdr& section : sections) {
+        auto end = checked_add(section.sh_offset, section.sh_size);
+        if ((section.sh_flags & SHF_ALLOC) != 0 && section.sh_type != SHT_NOBITS && section.sh_size > 0 && end)
+            ranges.emplace_back(section.sh_offset, *end);
+    }
+    std::sort(ranges.begin(), ranges.end());
+    size_t last = 0;
+    for (size_t i = 1; i < ranges.size(); ++i) {
+        if (ranges[i].first <= ranges[last].second || ranges[i].first - ranges[last].second < kSmallGap)
+            ranges[last].second = std::max(ranges[last].second, ranges[i].second);
+        else
+            ranges[++last] = ranges[i];
+    }
+    if (!ranges.empty()) ranges.resize(last + 1);
+    return ranges;
+}
+
+// What of a piece is to be copied. A kernel is a third of padding between sections (Linux aligns them to 2 MiB) and of
+// sections without data that linkers put in front of others; a table that leaves something out harms its own kernel.
+void add_data(const ImagePiece& piece, const std::vector<std::pair<uint64_t, uint64_t>>& sections,
+              std::vector<FilePart>& data) {
+    if (piece.file_size == 0) return;
+    uint64_t begin = piece.file_offset, end = begin + piece.file_size;
+    size_t before = data.size();
+    for (auto [first, last] : sections) {
+        if (last <= begin || first >= end) continue;
+        first = first <= begin || first - begin < kSmallGap ? begin : first;
+        last = last >= end || end - last < kSmallGap ? end : last;
+        data.push_back({first, last - first, piece.address + (first - begin),
+                        last - first < kLargeSection ? Holes::kNone : Holes::kAtBeginning});
+    }
+    if (data.size() == before) data.push_back({begin, piece.file_size, piece.address, Holes::kAnywhere});
 }
 
 }  // namespace
@@ -91,6 +138,8 @@ Result<KernelImage> read_elf(const ImageSource& source) {
     });
     if (!inside) return bad(fmt::format("its entry {:#x} lies in no segment", image.entry));
     if (image.protocol == Protocol::kPvh && image.entry > 0xffffffff) return bad("its PVH entry lies above 4 GiB");
+    auto sections = read_sections(source, header);
+    for (const ImagePiece& piece : image.pieces) add_data(piece, sections, image.data);
     return image;
 }
 

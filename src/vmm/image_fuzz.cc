@@ -17,5 +17,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         last = piece.address + piece.memory_size;
     }
     if (image->pieces.empty() || last != image->end) std::abort();
+    auto piece = image->pieces.begin();
+    uint64_t done = 0;  // up to here the addresses have had their data
+    for (const FilePart& part : image->data) {
+        while (piece != image->pieces.end() && part.address >= piece->address + piece->memory_size) ++piece;
+        if (piece == image->pieces.end() || part.size == 0 || part.address < done) std::abort();
+        if (part.address < piece->address || part.offset - piece->file_offset != part.address - piece->address)
+            std::abort();
+        if (part.size > piece->file_size || part.offset - piece->file_offset > piece->file_size - part.size)
+            std::abort();
+        done = part.address + part.size;
+    }
     return 0;
 }

@@ -74,6 +74,64 @@ TEST(Elf, AbsurdHeadersAreRefused) {
                      .ok());
 }
 
+// A segment of 8 MiB behind the headers with two sections in it, of 16 bytes and of 1 MiB, and one without data.
+std::string elf_with_sections() {
+    constexpr uint64_t kSize = 8 * kMiB;
+    std::string bytes = changed<Elf64_Phdr>(good_elf(), sizeof(Elf64_Ehdr), [](Elf64_Phdr& p) {
+        p.p_filesz = kSize;
+        p.p_memsz = kSize + 0x1000;
+    });
+    bytes.resize(0x1000 + kSize, '.');
+    Elf64_Shdr sections[4] = {};
+    sections[1] = {.sh_type = SHT_PROGBITS, .sh_flags = SHF_ALLOC, .sh_offset = 0x1010, .sh_size = 16};
+    sections[2] = {.sh_type = SHT_NOBITS, .sh_flags = SHF_ALLOC, .sh_offset = 0x2000, .sh_size = 4 * kMiB};
+    sections[3] = {.sh_type = SHT_PROGBITS, .sh_flags = SHF_ALLOC, .sh_offset = 0x1000 + 5 * kMiB, .sh_size = kMiB};
+    bytes = changed<Elf64_Ehdr>(bytes, 0, [&](Elf64_Ehdr& h) {
+        h.e_shoff = bytes.size();
+        h.e_shnum = 4;
+        h.e_shentsize = sizeof(Elf64_Shdr);
+    });
+    return bytes.append(reinterpret_cast<const char*>(sections), sizeof sections);
+}
+
+TEST(Elf, WhatNoSectionHasIsNotCopied) {
+    auto image = read(elf_with_sections());
+    ASSERT_TRUE(image.ok()) << image.error().message();
+    ASSERT_EQ(image->data.size(), 2u);
+    EXPECT_EQ(image->data[0].offset, 0x1000u);  // a small gap in front costs less than it saves
+    EXPECT_EQ(image->data[0].size, 32u);
+    EXPECT_EQ(image->data[0].address, kTinyGuestAddress);
+    EXPECT_EQ(image->data[1].offset, 0x1000 + 5 * kMiB);
+    EXPECT_EQ(image->data[1].size, kMiB);
+    EXPECT_EQ(image->data[1].address, kTinyGuestAddress + 5 * kMiB);
+    EXPECT_EQ(image->end, kTinyGuestAddress + 8 * kMiB + 0x1000);
+}
+
+TEST(Elf, WithoutAUsableSectionTableAllIsCopied) {
+    std::string good = elf_with_sections();
+    auto whole = [&](auto change) {
+        auto image = read(changed<Elf64_Ehdr>(good, 0, change));
+        ASSERT_TRUE(image.ok()) << image.error().message();
+        ASSERT_EQ(image->data.size(), 1u);
+        EXPECT_EQ(image->data[0].size, 8 * kMiB);
+        EXPECT_EQ(image->data[0].holes, Holes::kAnywhere);
+    };
+    whole([](Elf64_Ehdr& h) { h.e_shnum = 0; });
+    whole([](Elf64_Ehdr& h) { h.e_shnum = 0xffff; });
+    whole([](Elf64_Ehdr& h) { h.e_shentsize = 63; });
+    whole([](Elf64_Ehdr& h) { h.e_shoff += 1; });
+    whole([](Elf64_Ehdr& h) { h.e_shoff = ~uint64_t{0} - 8; });
+    // Sections that end past every number, or lie in no segment.
+    for (uint64_t offset : {~uint64_t{0} - 3, uint64_t{64} << 20}) {
+        std::string bytes = good;
+        for (size_t i = 1; i < 4; ++i)
+            bytes = changed<Elf64_Shdr>(bytes, 0x1000 + 8 * kMiB + i * sizeof(Elf64_Shdr),
+                                        [&](Elf64_Shdr& section) { section.sh_offset = offset; });
+        good = bytes;
+        whole([](Elf64_Ehdr&) {});
+    }
+}
+
 std::string good_bzimage() {
     std::string bytes(0x1000 + 4 * 512, '\0');
     return changed<setup_header>(bytes, offsetof(boot_params, hdr), [](setup_header& header) {
@@ -160,6 +218,18 @@ TEST_F(BootTest, CopiesUnlessAskedToMap) {
     EXPECT_TRUE(plain.mapped().empty());
     EXPECT_EQ(std::memcmp(plain.at(kTinyGuestAddress, 2), "\xeb\xfe", 2), 0);
     EXPECT_EQ(*plain.at(32 * kMiB - 3 * kMiB - 4096 + 3 * kMiB + 4, 1), 'i');
+}
+
+TEST_F(BootTest, ASmallInitrdLiesInFrontOfTheKernel) {
+    Memory plain = MUST(Memory::create({.size = 32 * kMiB}));
+    std::string elf = changed<Elf64_Phdr>(good_elf(), sizeof(Elf64_Ehdr), [](Elf64_Phdr& p) { p.p_paddr = 16 * kMiB; });
+    elf = changed<Elf64_Ehdr>(elf, 0, [](Elf64_Ehdr& h) { h.e_entry = 16 * kMiB; });
+    elf = changed<Elf64_Phdr>(elf, sizeof(Elf64_Ehdr) + sizeof(Elf64_Phdr), [](Elf64_Phdr& p) { p.p_type = PT_NULL; });
+    UniqueFd kernel = file_of(elf), initrd = file_of(std::string(5000, 'i'));
+    auto entry = load_kernel(plain, {kernel.get(), initrd.get(), ""});
+    ASSERT_TRUE(entry.ok()) << entry.error().message();
+    EXPECT_EQ(*plain.at(kHighMemory + 4999, 1), 'i');
+    EXPECT_EQ(*plain.at(32 * kMiB - 8192 + 4999, 1), '\0');
 }
 
 TEST_F(BootTest, WhatDoesNotFitIsRefused) {

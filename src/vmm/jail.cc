@@ -47,6 +47,7 @@ int run_jailed_monitor(const std::vector<std::string>& words) {
     auto run = [&]() -> Result<MachineEnd> {
         if (auto set = linux::set_dumpable(false); !set.ok()) return sys_error("prctl", set.error().value);
         MonitorOptions options = TRY(MonitorOptions::from_words(words));
+        options.may_take = true;
         MonitorHooks hooks;
         hooks.confine_main = [] { return confine_thread(ThreadKind::kMain); };
         hooks.confine_vcpu = [] { return confine_thread(ThreadKind::kVcpu); };

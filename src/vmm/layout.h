@@ -27,6 +27,8 @@ constexpr uint64_t kAcpiTables = 0xe0000;
 constexpr uint64_t kAcpiTablesEnd = 0xff000;
 constexpr uint64_t kGenerationId = 0xff000;
 constexpr uint64_t kHighMemory = 0x100000;
+// Little is ever used below: it gets no huge page (memory.cc).
+constexpr uint64_t kSmallPagesEnd = 0x200000;
 
 constexpr uint64_t kHole = 3 * kGiB;  // to 4 GiB: no memory
 constexpr uint64_t kVirtioRegisters = 0xd0000000;

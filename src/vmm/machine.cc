@@ -86,8 +86,7 @@ Machine::~Machine() {
     loop_.cancel(finish_load_);
     if (device_loop_) loop_.remove(device_loop_->fd());
     if (memory_.lost_event() >= 0) loop_.remove(memory_.lost_event());
-    if (serial_output_ready_) loop_.remove(serial_output_ready_.get());
-    if (serial_input_wanted_) loop_.remove(serial_input_wanted_.get());
+    if (serial_event_) loop_.remove(serial_event_.get());
     if (serial_waits_) loop_.remove(serial_output_);
     if (serial_input_watched_) loop_.remove(serial_input_);
 }
@@ -116,17 +115,7 @@ Result<void> Machine::create_interrupt_controllers() {
             return sys_error("KVM_CREATE_PIT2", made.error().value);
         has_pit_ = true;
     }
-    auto eventfd = [](UniqueFd& into) -> Result<void> {
-        auto made = linux::create_eventfd();
-        if (!made.ok()) return sys_error("eventfd", made.error().value);
-        into = made.take_value();
-        return {};
-    };
-    TRY(eventfd(serial_interrupt_));
-    TRY(eventfd(generation_interrupt_));
-    for (auto [fd, irq] :
-         {std::pair{serial_interrupt_.get(), kSerialIrq}, {generation_interrupt_.get(), kGenerationIrq}})
-        if (auto added = vm_.add_irqfd(fd, irq); !added.ok()) return sys_error("KVM_IRQFD", added.error().value);
+    TRY(add_interrupt(serial_interrupt_, kSerialIrq));
     // What these registers of the serial port are set to, and the address register of the PCI bus that is not there,
     // shows at the next access. (Not data and interrupt enable: they work at once.) A KVM without it exits for each.
     if (kvm_.check_extension(KVM_CAP_COALESCED_PIO) > 0) {
@@ -136,12 +125,21 @@ Result<void> Machine::create_interrupt_controllers() {
     Serial::Wires wires;
     wires.interrupt = [fd = serial_interrupt_.get()] { linux::signal_eventfd(fd); };
     wires.output_ready = [this] {
-        if (serial_output_ready_) linux::signal_eventfd(serial_output_ready_.get());
+        if (serial_event_) linux::signal_eventfd(serial_event_.get());
     };
     wires.input_wanted = [this] {
-        if (serial_input_wanted_) linux::signal_eventfd(serial_input_wanted_.get());
+        serial_wants_input_ = true;
+        if (serial_event_) linux::signal_eventfd(serial_event_.get());
     };
     serial_ = std::make_unique<Serial>(std::move(wires));
+    return {};
+}
+
+Result<void> Machine::add_interrupt(UniqueFd& event, uint32_t irq) {
+    auto made = linux::create_eventfd();
+    if (!made.ok()) return sys_error("eventfd", made.error().value);
+    event = made.take_value();
+    if (auto added = vm_.add_irqfd(event.get(), irq); !added.ok()) return sys_error("KVM_IRQFD", added.error().value);
     return {};
 }
 
@@ -253,6 +251,7 @@ Result<void> Machine::change_generation() {
     char generation[16];
     if (::getrandom(generation, sizeof generation, 0) != sizeof generation) return sys_error("getrandom");
     MUST(memory_.write(kGenerationId, {generation, sizeof generation}));
+    if (!generation_interrupt_) TRY(add_interrupt(generation_interrupt_, kGenerationIrq));
     linux::signal_eventfd(generation_interrupt_.get());
     return {};
 }

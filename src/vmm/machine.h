@@ -80,7 +80,7 @@ class Machine final : private ExitHandler {
     Memory& memory() { return memory_; }
     Vcpu& vcpu(uint32_t id) { return *vcpus_[id]; }
     uint32_t vcpu_count() const { return static_cast<uint32_t>(vcpus_.size()); }
-    // Tells the guest's kernel that it is a copy from now on (snapshot.cc).
+    // Tells the guest's kernel that it is a copy from now on (snapshot.cc). Before start(): it talks to KVM.
     Result<void> change_generation();
     // Exits to the monitor so far; for measurements.
     uint64_t exit_count() const { return exits_.load(std::memory_order_relaxed); }
@@ -101,6 +101,7 @@ class Machine final : private ExitHandler {
     explicit Machine(linux::EventLoop& loop);
     Result<void> create_interrupt_controllers();
     Result<void> create_vcpus();
+    Result<void> add_interrupt(UniqueFd& event, uint32_t irq);
     void kick_all();
     void end_on_loop();
     void write_serial_output();
@@ -136,7 +137,8 @@ class Machine final : private ExitHandler {
     std::mutex delayed_lock_;  // around KVM's ring of delayed writes
 
     std::unique_ptr<Serial> serial_;
-    UniqueFd serial_interrupt_, serial_output_ready_, serial_input_wanted_;
+    UniqueFd serial_interrupt_, serial_event_;  // the second: there is output, or room for input
+    std::atomic<bool> serial_wants_input_{false};
     int serial_input_ = -1, serial_output_ = -1;
     std::string serial_pending_;  // taken from the port, not yet written
     std::string serial_typed_;    // read, not yet taken by the port

@@ -24,20 +24,14 @@ bool writable_now(int fd) {
 Result<void> Machine::connect_serial(int input, int output) {
     serial_input_ = input;
     serial_output_ = output;
-    auto ready = linux::create_eventfd();
-    auto wanted = linux::create_eventfd();
-    if (!ready.ok() || !wanted.ok()) return sys_error("eventfd of the serial port", EMFILE);
-    serial_output_ready_ = ready.take_value();
-    serial_input_wanted_ = wanted.take_value();
-    auto watched = loop_.watch(serial_output_ready_.get(), EPOLLIN, [this](uint32_t) {
-        linux::drain_eventfd(serial_output_ready_.get());
+    auto event = linux::create_eventfd();
+    if (!event.ok()) return sys_error("eventfd of the serial port", event.error().value);
+    serial_event_ = event.take_value();
+    auto watched = loop_.watch(serial_event_.get(), EPOLLIN, [this](uint32_t) {
+        linux::drain_eventfd(serial_event_.get());
         write_serial_output();
+        if (serial_wants_input_.exchange(false)) read_serial_input();
     });
-    if (watched.ok())
-        watched = loop_.watch(serial_input_wanted_.get(), EPOLLIN, [this](uint32_t) {
-            linux::drain_eventfd(serial_input_wanted_.get());
-            read_serial_input();
-        });
     if (!watched.ok()) return sys_error("watch the serial port", watched.error().value);
     if (input < 0) return {};
     // A file cannot be watched (EPERM): it is the port's emptiness that asks for more then.

@@ -22,6 +22,12 @@ constexpr uint64_t kHugePage = 2 * kMiB;
 
 // Maps `size` bytes of `fd` at an address that huge pages can use.
 Result<UniqueMap> map_aligned(int fd, uint64_t offset, uint64_t size, int flags) {
+    // Recent kernels give such an address unasked.
+    auto plain = UniqueMap::create(size, PROT_READ | PROT_WRITE, flags, fd, static_cast<off_t>(offset));
+    if (!plain.ok())
+        return sys_error("map " + std::to_string(size / kMiB) + " MiB of memory for the guest", plain.error().value);
+    if (reinterpret_cast<uintptr_t>(plain->data()) % kHugePage == 0) return plain.take_value();
+    *plain = UniqueMap();
     auto reserved = UniqueMap::create(size + kHugePage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE);
     if (!reserved.ok()) return sys_error("reserve addresses for the guest's memory", reserved.error().value);
     char* begin = reserved->data();
@@ -59,9 +65,9 @@ Result<Memory> Memory::create(MemoryOptions options) {
     memory.may_map_ = options.map_images && !reserved;
     memory.may_write_ = !reserved && !options.private_copy;
     memory.file_ = TRY(open_file(options));
-    struct stat st;
-    if (::fstat(memory.file_.get(), &st) < 0) return sys_error("stat of the guest's memory file");
     if (options.private_copy) {
+        struct stat st;
+        if (::fstat(memory.file_.get(), &st) < 0) return sys_error("stat of the guest's memory file");
         if (static_cast<uint64_t>(st.st_size) < options.size)
             return Error("the snapshot's memory file is shorter than the guest's memory: it is not whole", EINVAL);
     } else if (::ftruncate(memory.file_.get(), static_cast<off_t>(options.size)) < 0) {
@@ -78,7 +84,11 @@ Result<Memory> Memory::create(MemoryOptions options) {
     auto add = [&](uint64_t address, uint64_t size, uint64_t offset) -> Result<void> {
         UniqueMap map = TRY(map_aligned(memory.file_.get(), offset, size, flags));
         if (options.huge_pages == HugePages::kTransparent) {
-            (void)::madvise(map.data(), size, MADV_HUGEPAGE);  // advice: a kernel without them is fine
+            // Advice: a kernel without them is fine. The guest's kernel lets the first 2 MiB lie but for its boot
+            // tables, so they get no huge page: it would cost its zeroing, and its memory.
+            uint64_t small = address == 0 && !options.private_copy ? kSmallPagesEnd : 0;
+            if (small > 0) (void)::madvise(map.data(), small, MADV_NOHUGEPAGE);
+            (void)::madvise(map.data() + small, size - small, MADV_HUGEPAGE);
         } else if (options.huge_pages == HugePages::kNone) {
             (void)::madvise(map.data(), size, MADV_NOHUGEPAGE);
         }
@@ -150,7 +160,7 @@ SysResult<void> Memory::map(int fd, const FilePart& part) {
     uint64_t end = page_down(part.address + part.size);
     if (part.offset % kPageSize != part.address % kPageSize || end <= first) return copy(fd, part);
     uint64_t before = first - part.address;
-    TRY(copy(fd, {part.offset, before, part.address}));
+    if (before > 0) TRY(copy(fd, {part.offset, before, part.address, part.holes}));
     // SAFETY: [first, end) is whole pages inside one of our own mappings, which nobody has pointers into yet.
     char* to = at(first, end - first);
     if (::mmap(to, end - first, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
@@ -158,12 +168,17 @@ SysResult<void> Memory::map(int fd, const FilePart& part) {
         return last_errno();
     (void)::madvise(to, end - first, MADV_DONTDUMP);
     mapped_.push_back({first, end - first});
-    return copy(fd, {part.offset + (end - part.address), part.address + part.size - end, end});
+    return copy(fd, {part.offset + (end - part.address), part.address + part.size - end, end, part.holes});
 }
 
 SysResult<void> Memory::load(int fd, std::span<const FilePart> parts) {
-    struct stat st;
-    if (::fstat(fd, &st) < 0) return last_errno();
+    // Who copies finds the end of a file itself; a mapping reaches beyond it.
+    uint64_t file_size = UINT64_MAX;
+    if (may_map_) {
+        struct stat st;
+        if (::fstat(fd, &st) < 0) return last_errno();
+        file_size = static_cast<uint64_t>(st.st_size);
+    }
     std::vector<FilePart> in_file;
     uint64_t whole = 0;
     for (const FilePart& part : parts) whole += part.size;
@@ -171,14 +186,14 @@ SysResult<void> Memory::load(int fd, std::span<const FilePart> parts) {
     for (const FilePart& part : parts) {
         auto file_end = checked_add(part.offset, part.size);
         if (!file_end || at(part.address, part.size) == nullptr) return Errno(EFAULT);
-        if (static_cast<uint64_t>(st.st_size) < *file_end) return Errno(ENODATA);
+        if (file_size < *file_end) return Errno(ENODATA);
         if (part.size == 0) continue;
         if (may_map_) {
             TRY(map(fd, part));
         } else if (!write) {
             TRY(copy(fd, part));
         } else {
-            in_file.push_back({part.offset, part.size, file_offset(part.address)});
+            in_file.push_back({part.offset, part.size, file_offset(part.address), part.holes});
         }
     }
     UniqueMap image = TRY(write_parts(file_.get(), fd, in_file));

@@ -1,12 +1,14 @@
 #include "vmm/memory.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstring>
 
 #include "linux/event_fds.h"
 #include "linux/file.h"
+#include "linux/mount_fd.h"
 #include "vmm/layout.h"
 
 namespace casemate::vmm {
@@ -50,6 +52,22 @@ TEST(MemoryDeathTest, SigbusElsewhereIsABug) {
     Memory memory = make(own.get());
     ASSERT_EQ(::ftruncate(file.get(), 0), 0);
     EXPECT_EXIT(*static_cast<volatile char*>(map.data()) = 1, testing::KilledBySignal(SIGABRT), "");
+}
+
+TEST(Memory, BootTablesCostNoHugePage) {
+    auto huge = linux::create_huge_tmpfile();
+    if (!huge.ok()) GTEST_SKIP() << "no file with huge pages here: " << strerror(huge.error().value);
+    Memory memory = make(huge->get());
+    auto used = [&] {
+        struct stat st;
+        EXPECT_EQ(::fstat(huge->get(), &st), 0);
+        return static_cast<uint64_t>(st.st_blocks) * 512;
+    };
+    *memory.at(kCommandLine, 1) = 'x';
+    *memory.at(kHighMemory, 1) = 'y';
+    EXPECT_LE(used(), 64u << 10);
+    *memory.at(kSmallPagesEnd, 1) = 'z';  // one page of either size
+    EXPECT_LE(used(), 2 * kMiB + (64 << 10));
 }
 
 TEST(Memory, AnImageThatIsCutWhileItIsReadIsAnError) {

@@ -13,22 +13,15 @@ namespace casemate::vmm {
 
 namespace {
 
-// Options own nothing: what a machine wants to own is a duplicate.
-Result<UniqueFd> duplicate(int fd) {
-    auto copy = linux::duplicate_fd(fd);
-    if (!copy.ok()) return sys_error("dup of a descriptor of the monitor", copy.error().value);
-    return copy.take_value();
-}
-
 Result<MachineSpec> machine_spec(const MonitorOptions& options, const Snapshot* snapshot, const MonitorHooks& hooks) {
     MachineSpec spec;
-    spec.kvm = options.kvm >= 0 ? TRY(duplicate(options.kvm)) : TRY(Kvm::open_device());
+    spec.kvm = options.kvm >= 0 ? TRY(options.owned(options.kvm, "/dev/kvm")) : TRY(Kvm::open_device());
     spec.prepare_vcpu_thread = hooks.confine_vcpu;
     if (snapshot != nullptr) {
         spec.restored = true;
         spec.vcpus = snapshot->vcpus;
         spec.memory.size = snapshot->memory;
-        spec.memory.file = TRY(duplicate(options.restore_memory));
+        spec.memory.file = TRY(options.owned(options.restore_memory, "snapshot's memory"));
         spec.memory.private_copy = true;
         return spec;
     }
@@ -37,11 +30,18 @@ Result<MachineSpec> machine_spec(const MonitorOptions& options, const Snapshot* 
     spec.memory.huge_pages = options.huge_pages;
     spec.memory.preallocate = options.preallocate;
     spec.memory.map_images = options.map_images;
-    if (options.memory_file >= 0) spec.memory.file = TRY(duplicate(options.memory_file));
+    if (options.memory_file >= 0) spec.memory.file = TRY(options.owned(options.memory_file, "memory file"));
     return spec;
 }
 
 }  // namespace
+
+Result<UniqueFd> MonitorOptions::owned(int fd, const char* what) const {
+    if (may_take) return UniqueFd(fd);
+    auto copy = linux::duplicate_fd(fd);
+    if (!copy.ok()) return sys_error(fmt::format("dup of the {}", what), copy.error().value);
+    return copy.take_value();
+}
 
 Result<MachineEnd> run_monitor(const MonitorOptions& options, const MonitorHooks& hooks) {
     auto created = linux::EventLoop::create();

@@ -13,6 +13,8 @@ namespace casemate::vmm {
 
 // Descriptors are numbers that stay open while the monitor runs; -1: none.
 struct MonitorOptions {
+    // What a machine wants to own of them it may take; else it takes duplicates.
+    bool may_take = false;
     uint32_t vcpus = 1;
     uint64_t memory = 256 << 20;  // bytes
     HugePages huge_pages = HugePages::kTransparent;
@@ -57,6 +59,8 @@ struct MonitorOptions {
     static Result<MonitorOptions> from_words(const std::vector<std::string>& words);
     // Every descriptor above that is not -1.
     std::vector<int*> descriptors();
+    // One of them, for the machine to own; `what` it is of, for the error.
+    Result<UniqueFd> owned(int fd, const char* what) const;
 };
 
 struct MonitorHooks {
