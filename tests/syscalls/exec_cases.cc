@@ -98,6 +98,15 @@ int helper_main(int argc, char** argv) {
         printf("%d", ((uintptr_t)__builtin_frame_address(0) & 15) == 0);
     } else if (what == "exit") {
         return atoi(argv[2]);
+    } else if (what == "wait" || what == "fork-and-wait") {
+        if (what != "wait" && fork() != 0) return 0;
+        char byte = 'x';
+        if (write(1, &byte, 1) != 1) return 1;
+        return read(0, &byte, 1) == 0 ? 0 : 1;
+    } else if (what == "exec") {
+        char* arguments[] = {(char*)"x", (char*)"--helper=wait", nullptr};
+        execve(argv[2], arguments, environ);
+        return 2;
     } else if (what == "limits") {
         rlimit limit;
         getrlimit(RLIMIT_CORE, &limit);
@@ -502,6 +511,151 @@ CASE(text_busy_for_writing) {
     int fd = OK(open("program", O_WRONLY));
     in_child([] { fails_to_run("./program", ETXTBSY); });
     close(fd);
+    char* arguments[] = {(char*)"x", (char*)"--helper=exit", (char*)"4", nullptr};
+    EXPECT_EXIT(child([&] { OK(execve("./program", arguments, environ)); }), 4);
+}
+CASE(text_busy_while_a_child_may_write) {
+    copy_self("program");
+    int fd = OK(open("program", O_RDWR | O_CLOEXEC));
+    int ends[2];
+    OK(pipe(ends));
+    pid_t pid = child([&] {
+        close(ends[1]);
+        read_all_fd(ends[0]);
+    });
+    close(fd);
+    in_child([] { fails_to_run("./program", ETXTBSY); });
+    close(ends[1]);
+    EXPECT_EXIT(pid, 0);
+    char* arguments[] = {(char*)"x", (char*)"--helper=exit", (char*)"4", nullptr};
+    EXPECT_EXIT(child([&] { OK(execve("./program", arguments, environ)); }), 4);
+}
+CASE(text_busy_while_mapped_for_writing) {
+    copy_self("program");
+    int fd = OK(open("program", O_RDWR));
+    void* map = OK(mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+    close(fd);
+    in_child([] { fails_to_run("./program", ETXTBSY); });
+    OK(munmap(map, 4096));
+    char* arguments[] = {(char*)"x", (char*)"--helper=exit", (char*)"4", nullptr};
+    EXPECT_EXIT(child([&] { OK(execve("./program", arguments, environ)); }), 4);
+}
+CASE(text_busy_by_descriptor) {
+    copy_self("program");
+    int fd = OK(open("program", O_RDWR));
+    char* arguments[] = {(char*)"x", nullptr};
+    in_child([&] { FAILS(syscall(SYS_execveat, fd, "", arguments, environ, AT_EMPTY_PATH), ETXTBSY); });
+}
+CASE(text_busy_script) {
+    write_program("script", "#!/bin/sh\nexit 3\n");
+    int fd = OK(open("script", O_WRONLY));
+    in_child([] { fails_to_run("./script", ETXTBSY); });
+    close(fd);
+    EXPECT_EQ(run_program("./script", {"x"}), 3);
+}
+// A copy of this program that runs until the pipe's other end is closed.
+static pid_t running_copy(const char* path, int& end, bool forks = false) {
+    int ends[2], ready[2];
+    OK(pipe(ends));
+    OK(pipe(ready));
+    pid_t pid = child([&] {
+        dup2(ends[0], 0);
+        dup2(ready[1], 1);
+        for (int fd : {ends[0], ends[1], ready[0], ready[1]}) close(fd);
+        char* arguments[] = {(char*)"x", (char*)(forks ? "--helper=fork-and-wait" : "--helper=wait"), nullptr};
+        OK(execve(path, arguments, environ));
+    });
+    close(ends[0]);
+    close(ready[1]);
+    char byte;
+    EXPECT_EQ(read(ready[0], &byte, 1), 1);
+    close(ready[0]);
+    end = ends[1];
+    return pid;
+}
+CASE(text_busy_while_executed) {
+    copy_self("program");
+    int end;
+    pid_t pid = running_copy("./program", end);
+    FAILS(open("program", O_WRONLY), ETXTBSY);
+    FAILS(open("program", O_RDWR | O_CREAT, 0700), ETXTBSY);
+    FAILS(open("program", O_RDONLY | O_TRUNC), ETXTBSY);
+    FAILS(truncate("program", 5), ETXTBSY);
+    close(OK(open("program", O_RDONLY)));
+    close(OK(open("program", O_PATH)));
+    OK(chmod("program", 0700));
+    OK(link("program", "other-name"));
+    FAILS(open("other-name", O_WRONLY), ETXTBSY);
+    OK(rename("program", "moved"));
+    FAILS(open("moved", O_WRONLY), ETXTBSY);
+    copy_self("program");  // another file of the same name
+    close(end);
+    EXPECT_EXIT(pid, 0);
+    close(OK(open("moved", O_WRONLY | O_TRUNC)));
+    OK(truncate("other-name", 5));
+}
+CASE(text_busy_until_a_forked_child_ends) {
+    copy_self("program");
+    int end;
+    pid_t pid = running_copy("./program", end, true);
+    // The program itself has ended; what it forked runs on.
+    EXPECT_EXIT(pid, 0);
+    FAILS(open("program", O_WRONLY), ETXTBSY);
+    close(end);
+    int fd = -1;
+    for (int i = 0; i < 5000 && fd < 0; ++i) {
+        fd = open("program", O_WRONLY);
+        if (fd < 0) sleep_ms(1);
+    }
+    OK(fd);
+}
+CASE(text_not_busy_after_the_next_exec) {
+    copy_self("program");
+    copy_self("second");
+    int ends[2];
+    OK(pipe(ends));
+    pid_t pid = child([&] {
+        dup2(ends[0], 0);
+        dup2(OK(open("/dev/null", O_WRONLY)), 1);
+        close(ends[0]);
+        close(ends[1]);
+        char* arguments[] = {(char*)"x", (char*)"--helper=exec", (char*)"./second", nullptr};
+        OK(execve("./program", arguments, environ));
+    });
+    int fd = -1;
+    for (int i = 0; i < 5000 && fd < 0; ++i) {
+        fd = open("second", O_WRONLY);
+        if (fd < 0) break;
+        close(fd);
+        fd = -1;
+        sleep_ms(1);
+    }
+    EXPECT_EQ(errno, ETXTBSY);
+    close(OK(open("program", O_WRONLY)));
+    close(ends[1]);
+    EXPECT_EXIT(pid, 0);
+}
+CASE(text_of_memory_is_busy_only_when_opened_anew) {
+    std::string program = read_all("/proc/self/exe");
+    int fd = OK(memfd_create("program", 0));
+    EXPECT_EQ(write(fd, program.data(), program.size()), (long)program.size());
+    // The descriptor that it was made with does not count.
+    char* arguments[] = {(char*)"x", (char*)"--helper=exit", (char*)"4", nullptr};
+    EXPECT_EXIT(child([&] { OK(syscall(SYS_execveat, fd, "", arguments, environ, AT_EMPTY_PATH)); }), 4);
+    std::string path = "/proc/self/fd/" + std::to_string(fd);
+    int again = OK(open(path.c_str(), O_RDWR));
+    in_child([&] { FAILS(syscall(SYS_execveat, fd, "", arguments, environ, AT_EMPTY_PATH), ETXTBSY); });
+    close(again);
+    EXPECT_EXIT(child([&] { OK(syscall(SYS_execveat, fd, "", arguments, environ, AT_EMPTY_PATH)); }), 4);
+}
+CASE(text_written_and_executed_often) {
+    // Right after its writer closed it a program runs, every time.
+    std::string program = read_all("/proc/self/exe");
+    char* arguments[] = {(char*)"x", (char*)"--helper=exit", (char*)"4", nullptr};
+    for (int i = 0; i < 30; ++i) {
+        write_program("program", program);
+        EXPECT_EXIT(child([&] { OK(execve("./program", arguments, environ)); }), 4);
+    }
 }
 CASE(shell_runs) {
     if (access("/bin/sh", X_OK) != 0) skip("no /bin/sh");

@@ -211,6 +211,8 @@ SysResult<LoadedProgram> load(Task& task, LoadRequest request) {
     layout.env_end = stack.env_end;
     layout.auxv = std::move(stack.auxv);
     layout.executable = request.file;
+    // Of what a program consists of, only its own file is protected while it runs.
+    if (interpreter_file) interpreter_file->set_write_hold({});
     memory.set_layout(std::move(layout));
     TRY(memory.end_batch());
     return program;

@@ -54,6 +54,8 @@ SysResult<void> truncate_path(Task& task, const Path& path, int64_t size) {
     if (!S_ISREG(inode.mode())) return Errno(EINVAL);
     TRY(check_writable_mount(path));
     TRY(check_permission(task, inode, kMayWrite));
+    WriteHold hold = WriteHold::to_write(inode);
+    if (!hold) return Errno(ETXTBSY);
     drop_privileged_bits(task, inode);
     AttributeChange change;
     change.size = size;

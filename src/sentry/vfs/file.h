@@ -22,6 +22,7 @@
 #include "sentry/mm/mappable.h"
 #include "sentry/vfs/path.h"
 #include "sentry/vfs/small_mutex.h"
+#include "sentry/vfs/write_hold.h"
 
 namespace casemate::sentry {
 
@@ -98,6 +99,8 @@ class File : public RefCounted {
     virtual std::string fdinfo(Task& task);
 
     Inode* inode() const;
+    // Of its inode, for as long as the file is open; before anybody else has the file, or by who loads it.
+    void set_write_hold(WriteHold hold) { write_hold_ = std::move(hold); }
     // The identity that a pidfd stands for; null for everything else.
     virtual Pid* pidfd_target() { return nullptr; }
 
@@ -138,6 +141,7 @@ class File : public RefCounted {
 
   private:
     Path path_;
+    WriteHold write_hold_;  // goes before the path
     std::atomic<int> flags_;
     std::atomic<FileObserver*> observers_{nullptr};  // changed with file_observers_mutex()
     SmallMutex owner_mutex_;

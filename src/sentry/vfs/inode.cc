@@ -50,6 +50,34 @@ Inode::~Inode() {
     drop_watches();
 }
 
+WriteHold WriteHold::to_write(Inode& inode) {
+    WriteHold hold;
+    int32_t writers = inode.writers_.load(std::memory_order_relaxed);
+    while (writers >= 0) {
+        if (!inode.writers_.compare_exchange_weak(writers, writers + 1)) continue;
+        hold.inode_ = &inode;
+        hold.writes_ = true;
+        break;
+    }
+    return hold;
+}
+
+WriteHold WriteHold::to_execute(Inode& inode) {
+    WriteHold hold;
+    int32_t writers = inode.writers_.load(std::memory_order_relaxed);
+    while (writers <= 0) {
+        if (!inode.writers_.compare_exchange_weak(writers, writers - 1)) continue;
+        hold.inode_ = &inode;
+        hold.writes_ = false;
+        break;
+    }
+    return hold;
+}
+
+void WriteHold::release() {
+    if (Inode* inode = std::exchange(inode_, nullptr)) inode->writers_.fetch_add(writes_ ? -1 : 1);
+}
+
 SysResult<void> Inode::change(const AttributeChange&) { return Errno(EPERM); }
 SysResult<Ref<Inode>> Inode::lookup(std::string_view) { return Errno(ENOTDIR); }
 bool Inode::revalidate_child(std::string_view, Inode*) { return false; }

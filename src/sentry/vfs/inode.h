@@ -160,10 +160,12 @@ class Inode : public RefCounted {
     SmallMutex& attachment_mutex() { return attachment_mutex_; }
 
   private:
+    friend class WriteHold;
     void drop_watches();
 
     Ref<FileSystem> file_system_;
     SmallMutex attachment_mutex_;
+    std::atomic<int32_t> writers_{0};  // below 0: it is executed, so many times
     Ref<RefCounted> attachment_;
     std::atomic<InodeLocks*> locks_{nullptr};
     std::atomic<InodeWatches*> watches_{nullptr};

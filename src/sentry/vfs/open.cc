@@ -59,6 +59,11 @@ SysResult<Ref<File>> open_checked(Task& task, const Path& path, int flags, bool 
     if (!created) TRY(check_permission(task, inode, mask));
     if ((flags & O_NOATIME) && !owner_or_capable(task, inode)) return Errno(EPERM);
 
+    WriteHold hold;
+    if ((mask & kMayWrite) && S_ISREG(type)) {
+        hold = WriteHold::to_write(inode);
+        if (!hold) return Errno(ETXTBSY);
+    }
     Ref<File> file;
     switch (type) {
         case S_IFSOCK:
@@ -82,6 +87,7 @@ SysResult<Ref<File>> open_checked(Task& task, const Path& path, int flags, bool 
                 notify_dentry(*path.dentry, IN_MODIFY);
             }
             file = TRY(inode.open(task, path, flags));
+            if (file->writable()) file->set_write_hold(std::move(hold));
     }
     notify_file(*file, IN_OPEN);
     return file;
@@ -99,7 +105,9 @@ SysResult<Ref<File>> open_unnamed(Task& task, const Path& directory, int flags, 
     TRY(fresh->stat(info));
     Ref<Dentry> dentry = Dentry::create_disconnected(fresh, "/#" + std::to_string(info.st_ino));
     Path path(directory.mount, dentry);
-    return fresh->open(task, path, flags & ~(O_TMPFILE | O_CREAT | O_TRUNC));
+    Ref<File> file = TRY(fresh->open(task, path, flags & ~(O_TMPFILE | O_CREAT | O_TRUNC)));
+    file->set_write_hold(WriteHold::to_write(*fresh));
+    return file;
 }
 
 // Makes the file without looking for it first. Null: it is there already, or not to be made, and to be looked up.
@@ -210,8 +218,12 @@ SysResult<Ref<File>> open_executable(Task& task, int dirfd, std::string_view pat
     if (!S_ISREG(inode.mode())) return Errno(EACCES);
     if (found.mount && (found.mount->flags() & MS_NOEXEC)) return Errno(EACCES);  // a memfd has no mount
     TRY(check_permission(task, inode, kMayExec));
+    WriteHold hold = WriteHold::to_execute(inode);
+    if (!hold) return Errno(ETXTBSY);
     // The kernel reads it, whatever the caller may.
-    return inode.open(task, found, O_RDONLY);
+    Ref<File> file = TRY(inode.open(task, found, O_RDONLY));
+    file->set_write_hold(std::move(hold));
+    return file;
 }
 
 }  // namespace casemate::sentry
