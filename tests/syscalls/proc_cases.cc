@@ -361,6 +361,168 @@ CASE(task_directory) {
     OK(access(("/proc/" + std::to_string(tid) + "/status").c_str(), F_OK));
     EXPECT(!names("/proc").count(std::to_string(tid)));
 }
+// A thread of this name, which waits for ever.
+static pid_t waiting_thread(const char* name, void* (*more)(void*) = nullptr) {
+    static volatile pid_t tid;
+    static void* (*body)(void*);
+    tid = 0;
+    body = more;
+    pthread_t thread;
+    pthread_create(
+        &thread, nullptr,
+        [](void* called) -> void* {
+            prctl(PR_SET_NAME, called);
+            if (body) body(nullptr);
+            tid = syscall(SYS_gettid);
+            for (;;) pause();
+        },
+        (void*)name);
+    while (tid == 0) sleep_ms(1);
+    return tid;
+}
+CASE(directory_of_a_thread) {
+    pid_t tid = waiting_thread("worker");
+    std::string number = std::to_string(tid);
+    EXPECT_EQ(of(tid, "comm"), "worker\n");
+    auto status = fields(of(tid, "status"));
+    EXPECT_EQ(status["Name"], "worker");
+    EXPECT_EQ(status["Pid"], number);
+    EXPECT_EQ(status["Tgid"], std::to_string(getpid()));
+    EXPECT_EQ(of(tid, "stat").substr(0, number.size() + 2), number + " (");
+    EXPECT_EQ(names("/proc/" + number + "/task").size(), 4);
+    EXPECT(names("/proc/" + number + "/task").count(std::to_string(getpid())));
+    EXPECT_EQ(read_all(("/proc/" + number + "/task/" + number + "/comm").c_str()), "worker\n");
+    EXPECT_EQ(link_of("/proc/" + number + "/exe"), link_of("/proc/self/exe"));
+    EXPECT_EQ(of(tid, "cmdline"), own("cmdline"));
+    int fd = OK(open("file", O_CREAT | O_RDWR, 0600));
+    EXPECT_EQ(link_of("/proc/" + number + "/fd/" + std::to_string(fd)), link_of("/proc/self/fd/" + std::to_string(fd)));
+    EXPECT(!names("/proc").count(number));
+    // As a leader it has what threads do not show, and the other way round.
+    for (const char* name : {"timens_offsets", "coredump_filter", "task", "mountstats"}) {
+        EXPECT(names("/proc/" + number).count(name));
+        if (name != std::string("coredump_filter")) EXPECT(!names("/proc/self/task/" + number).count(name));
+    }
+    EXPECT(!names("/proc/" + number).count("children"));
+}
+CASE(directory_of_a_thread_ends_with_it) {
+    static volatile bool go;
+    static volatile pid_t tid;
+    pthread_t thread;
+    pthread_create(
+        &thread, nullptr,
+        [](void*) -> void* {
+            tid = syscall(SYS_gettid);
+            while (!go) sleep_ms(1);
+            return nullptr;
+        },
+        nullptr);
+    while (tid == 0) sleep_ms(1);
+    std::string path = "/proc/" + std::to_string(tid);
+    int directory = OK(open(path.c_str(), O_RDONLY | O_DIRECTORY));
+    close(OK(openat(directory, "stat", O_RDONLY)));
+    go = true;
+    pthread_join(thread, nullptr);
+    for (int i = 0; i < 5000 && access(path.c_str(), F_OK) == 0; ++i) sleep_ms(1);
+    FAILS(access(path.c_str(), F_OK), ENOENT);
+    FAILS_ANY(openat(directory, "stat", O_RDONLY), ENOENT, ESRCH);
+}
+CASE(thread_files) {
+    std::string path = "/proc/self/task/" + std::to_string(getpid());
+    auto all = names(path);
+    for (const char* name :
+         {"attr",        "auxv",    "cgroup",  "cmdline",      "comm",    "cwd",       "environ",
+          "exe",         "fd",      "fdinfo",  "io",           "limits",  "maps",      "mem",
+          "mountinfo",   "mounts",  "net",     "ns",           "oom_adj", "oom_score", "oom_score_adj",
+          "personality", "root",    "smaps",   "smaps_rollup", "stat",    "statm",     "status",
+          "syscall",     "uid_map", "gid_map", "projid_map",   "wchan"})
+        if (!all.count(name)) fail(__FILE__, __LINE__, std::string("no ") + name);
+    EXPECT(names(path + "/net").count("tcp"));
+    EXPECT_EQ(read_all((path + "/projid_map").c_str()), own("projid_map"));
+}
+CASE(descriptors_after_exec_of_another_thread) {
+    // The leader is another task then; its directory stays that of the process.
+    int ends[2];
+    OK(pipe(ends));
+    int fd = OK(open("file", O_CREAT | O_RDWR, 0600));
+    pid_t pid = child([&] {
+        static int output;
+        output = ends[1];
+        pthread_t thread;
+        pthread_create(
+            &thread, nullptr,
+            [](void*) -> void* {
+                dup2(output, 1);
+                execl("/bin/cat", "cat", nullptr);
+                _exit(1);
+            },
+            nullptr);
+        for (;;) pause();
+    });
+    if (access("/bin/cat", X_OK) != 0) skip("no /bin/cat");
+    std::string path = "/proc/" + std::to_string(pid) + "/fd/" + std::to_string(fd);
+    // The entry is in the cache before and after.
+    for (int i = 0; i < 5000 && of(pid, "comm") != "cat\n"; ++i) {
+        char text[64];
+        (void)!readlink(path.c_str(), text, sizeof text);  // not there for a moment
+        sleep_ms(1);
+    }
+    EXPECT_EQ(of(pid, "comm"), "cat\n");
+    EXPECT_EQ(link_of(path), link_of("/proc/self/fd/" + std::to_string(fd)));
+    kill(pid, SIGKILL);
+    wait_for(pid);
+}
+CASE(children_of_threads) {
+    static pid_t made;
+    pid_t tid = waiting_thread("maker", [](void*) -> void* {
+        made = child([] { pause(); });
+        return nullptr;
+    });
+    std::string base = "/proc/self/task/";
+    if (access((base + std::to_string(tid) + "/children").c_str(), F_OK) != 0) skip("the kernel has no children file");
+    EXPECT_EQ(read_all((base + std::to_string(tid) + "/children").c_str()), std::to_string(made) + " ");
+    EXPECT_EQ(read_all((base + std::to_string(getpid()) + "/children").c_str()), "");
+    kill(made, SIGKILL);
+    wait_for(made);
+    EXPECT_EQ(read_all((base + std::to_string(tid) + "/children").c_str()), "");
+}
+CASE(attributes_without_security_module) {
+    std::string text;
+    int fd = open("/proc/self/attr/current", O_RDONLY);
+    if (fd < 0) skip("no attributes");
+    char byte;
+    if (read(fd, &byte, 1) >= 0) skip("there is a security module");
+    FAILS(pread(fd, &byte, 1, 0), EINVAL);
+    fd = OK(open("/proc/self/attr/exec", O_WRONLY));
+    FAILS(write(fd, "x", 1), EINVAL);
+}
+CASE(oom_adj_follows) {
+    pid_t pid = child([] { pause(); });
+    std::string base = "/proc/" + std::to_string(pid) + "/";
+    write_file((base + "oom_score_adj").c_str(), "500");
+    EXPECT_EQ(of(pid, "oom_adj"), "8\n");
+    write_file((base + "oom_adj").c_str(), "10");
+    EXPECT_EQ(of(pid, "oom_score_adj"), "588\n");
+    write_file((base + "oom_adj").c_str(), "15");
+    EXPECT_EQ(of(pid, "oom_score_adj"), "1000\n");
+    EXPECT_EQ(of(pid, "oom_adj"), "15\n");
+    int fd = OK(open((base + "oom_adj").c_str(), O_WRONLY));
+    FAILS(write(fd, "16", 2), EINVAL);
+    FAILS(write(fd, "-18", 3), EINVAL);
+    kill(pid, SIGKILL);
+    wait_for(pid);
+}
+CASE(numa_maps_file) {
+    if (access("/proc/self/numa_maps", F_OK) != 0) skip("the kernel has no numa_maps");
+    std::string text = own("numa_maps");
+    EXPECT(text.find(" default") != std::string::npos);
+    EXPECT(text.find(" stack") != std::string::npos);
+    EXPECT(text.find("file=" + link_of("/proc/self/exe")) != std::string::npos);
+}
+CASE(mountstats_file) {
+    std::string text = own("mountstats");
+    EXPECT(text.find(" mounted on / with fstype ") != std::string::npos);
+    EXPECT(text.find(" mounted on /proc with fstype proc\n") != std::string::npos);
+}
 CASE(children_file) {
     pid_t pid = child([] { pause(); });
     std::string path = "task/" + std::to_string(getpid()) + "/children";

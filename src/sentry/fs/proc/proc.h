@@ -33,10 +33,11 @@ class ProcFileSystem final : public SyntheticFileSystem {
 };
 
 // The parts of the tree, each made by its own file.
-Ref<Inode> make_process_directory(Ref<ProcFileSystem> files, Ref<Process> process);
+// In the root, for any thread; the leader's stays that of its process when another thread takes its place by execve.
+Ref<Inode> make_process_directory(Ref<ProcFileSystem> files, Ref<Task> task);
 Ref<Inode> make_thread_directory(Ref<ProcFileSystem> files, Ref<Task> task);
 Ref<Inode> make_memory_file(Ref<ProcFileSystem> files, std::function<Ref<Task>()> about);
-Ref<Inode> make_fd_directory(Ref<ProcFileSystem> files, Ref<Task> task, bool info);
+Ref<Inode> make_fd_directory(Ref<ProcFileSystem> files, std::function<Ref<Task>()> about, bool info);
 Ref<Inode> make_sys_directory(Ref<ProcFileSystem> files);
 void add_system_files(SyntheticDirectory& root, Ref<ProcFileSystem> files);
 
@@ -46,10 +47,13 @@ SysResult<std::string> process_status_text(Task& about, ProcFileSystem& files);
 SysResult<std::string> process_statm_text(Task& about);
 SysResult<std::string> process_maps_text(Task& reader, Task& about, bool detailed);
 SysResult<std::string> process_smaps_rollup_text(Task& about);
+SysResult<std::string> process_numa_maps_text(Task& reader, Task& about);
 SysResult<std::string> process_area_text(Task& about, bool environment);  // cmdline, environ
 SysResult<std::string> process_limits_text(Task& about);
 SysResult<std::string> process_auxv_text(Task& about);
 SysResult<std::string> mounts_text(Task& reader, Task& about, bool mountinfo);
+SysResult<std::string> mount_statistics_text(Task& reader, Task& about);
+SysResult<std::string> thread_children_text(Task& about, ProcFileSystem& files);
 
 // /proc/PID/net, of the reading task's network namespace (process_net.cc).
 void add_network_files(SyntheticDirectory& directory, Ref<ProcFileSystem> files);
@@ -64,7 +68,7 @@ std::vector<NetworkSetting> network_settings();
 // Without white space around it.
 std::string_view trimmed(std::string_view text);
 
-// The process whose /proc/PID this is; null: something else.
+// The process whose /proc/PID this is, or that of the thread; null: something else.
 Ref<Process> process_of_directory(const Path& path);
 
 // The task of a process that stands for it; null once it has ended.

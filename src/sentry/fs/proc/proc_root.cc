@@ -26,7 +26,7 @@ class ProcRoot final : public SyntheticDirectory {
         // Any thread's number works, as on Linux; only those of processes are listed.
         Ref<Task> task = files_.kernel().tasks().find_task(files_.space(), number);
         if (!task) return Errno(ENOENT);
-        return make_process_directory(Ref<ProcFileSystem>(&files_), Ref<Process>(&task->process()));
+        return make_process_directory(Ref<ProcFileSystem>(&files_), std::move(task));
     }
     bool revalidate_child(std::string_view name, Inode* child) override {
         if (child == nullptr) return false;
@@ -34,7 +34,7 @@ class ProcRoot final : public SyntheticDirectory {
         int number = 0;
         std::from_chars(name.data(), name.data() + name.size(), number);
         Ref<Task> task = files_.kernel().tasks().find_task(files_.space(), number);
-        return task && same_process(*child, task->process());
+        return task && same_subject(*child, *task);
     }
 
   protected:
@@ -47,16 +47,16 @@ class ProcRoot final : public SyntheticDirectory {
     }
 
   private:
-    static bool same_process(Inode& directory, Process& process);
+    static bool same_subject(Inode& directory, Task& task);
     ProcFileSystem& files_;
 };
 
 }  // namespace
 
-// Defined with the directory (process_directory.cc): whether an inode of proc's root is the directory of `process`.
-bool is_directory_of(Inode& directory, Process& process);
+// Defined with the directory (process_directory.cc): whether an inode of proc's root is the directory of `task`.
+bool is_directory_of(Inode& directory, Task& task);
 
-bool ProcRoot::same_process(Inode& directory, Process& process) { return is_directory_of(directory, process); }
+bool ProcRoot::same_subject(Inode& directory, Task& task) { return is_directory_of(directory, task); }
 
 ProcFileSystem::ProcFileSystem(Kernel& kernel, Ref<PidNamespace> space)
     : SyntheticFileSystem("proc", PROC_SUPER_MAGIC), kernel_(kernel), space_(std::move(space)) {}

@@ -1,5 +1,6 @@
 // /proc/PID and /proc/PID/task/TID: which files there are. Inodes hold the process or task; once it is gone they answer
-// ESRCH (or ENOENT for names).
+// ESRCH (or ENOENT for names). A directory in the root may be that of a thread which does not lead its process: then
+// its files tell of the thread.
 #include <dirent.h>
 #include <fmt/core.h>
 #include <sys/stat.h>
@@ -123,16 +124,66 @@ class TaskListDirectory final : public SyntheticDirectory {
 
 class ProcessDirectory final : public SyntheticDirectory {
   public:
-    ProcessDirectory(Ref<FileSystem> files, Ref<Process> process, uint32_t uid, uint32_t gid)
-        : SyntheticDirectory(std::move(files), 0555, uid, gid), process(std::move(process)) {}
-    const Ref<Process> process;  // null: of a thread
+    ProcessDirectory(Ref<FileSystem> files, About about, Ref<Process> process, Ref<Task> thread)
+        : SyntheticDirectory(std::move(files)),
+          process(std::move(process)),
+          thread(std::move(thread)),
+          about_(std::move(about)) {
+        Ref<Task> task = about_();
+        if (Ref<Credentials> owner = task ? task->credentials_of() : nullptr) set_owner(owner->euid, owner->egid);
+    }
+    SysResult<Ref<Inode>> lookup(std::string_view name) override {
+        if (!about_()) return Errno(ENOENT);
+        return SyntheticDirectory::lookup(name);
+    }
+    bool revalidate_child(std::string_view name, Inode* child) override {
+        return about_() && SyntheticDirectory::revalidate_child(name, child);
+    }
+    const Ref<Process> process;  // null: under task
+    const Ref<Task> thread;      // null: the leader, whoever that is
+
+  private:
+    const About about_;
 };
 
-SysResult<void> set_oom_score_adj(Task& reader, Task& about, std::string_view text) {
+// Null once it has ended and nobody is to wait for it.
+About about_thread(Ref<Task> task) {
+    return [task = std::move(task)] {
+        std::lock_guard lock(task->kernel().tasks().mutex);
+        return task->parts().released ? Ref<Task>() : task;
+    };
+}
+
+// Without a security module there is nothing to read or to set.
+Ref<Inode> make_attr_directory(const Ref<FileSystem>& fs) {
+    auto directory = make_ref<SyntheticDirectory>(fs);
+    for (const char* name : {"current", "exec", "fscreate", "keycreate", "prev", "sockcreate"}) {
+        auto make = [](Task&) -> SysResult<std::string> { return Errno(EINVAL); };
+        if (name == std::string_view("prev"))
+            directory->add(name, Ref<Inode>(make_ref<TextFile>(fs, 0444u, make)));
+        else
+            directory->add(
+                name, Ref<Inode>(make_ref<TextFile>(
+                          fs, 0666u, make, [](Task&, std::string_view) -> SysResult<void> { return Errno(EINVAL); })));
+    }
+    return Ref<Inode>(std::move(directory));
+}
+
+// oom_adj: the same from -17 to 15, as it was before Linux 2.6.36.
+constexpr int kOldOomDisable = -17, kOldOomMax = 15;
+
+int old_oom_value(int value) { return value == 1000 ? kOldOomMax : value * -kOldOomDisable / 1000; }
+
+SysResult<void> set_oom_score_adj(Task& reader, Task& about, std::string_view text, bool old_scale) {
     int value = 0;
     while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.remove_suffix(1);
     auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size() || value < -1000 || value > 1000) return Errno(EINVAL);
+    if (error != std::errc() || end != text.data() + text.size()) return Errno(EINVAL);
+    if (old_scale) {
+        if (value < kOldOomDisable || value > kOldOomMax) return Errno(EINVAL);
+        value = value == kOldOomMax ? 1000 : value * 1000 / -kOldOomDisable;
+    }
+    if (value < -1000 || value > 1000) return Errno(EINVAL);
     if (value < about.process().oom_score_adj.load() && !reader.has_capability(24 /* CAP_SYS_RESOURCE */))
         return Errno(EACCES);
     about.process().oom_score_adj.store(value);
@@ -171,6 +222,10 @@ void fill(ProcessDirectory& directory, const Ref<ProcFileSystem>& files, const A
     text("limits", 0444, [](Task&, Task& task) { return process_limits_text(task); });
     text("mounts", 0444, [](Task& reader, Task& task) { return mounts_text(reader, task, false); });
     text("mountinfo", 0444, [](Task& reader, Task& task) { return mounts_text(reader, task, true); });
+    guarded("numa_maps", 0444, [](Task& reader, Task& task) { return process_numa_maps_text(reader, task); });
+    text("cpuset", 0444, [](Task&, Task&) -> SysResult<std::string> { return std::string("/\n"); });
+    text("projid_map", 0444,
+         [](Task&, Task&) -> SysResult<std::string> { return fmt::format("{:10} {:10} {:10}\n", 0, 0, 4294967295u); });
     text("cgroup", 0444, [](Task&, Task&) -> SysResult<std::string> { return std::string("0::/\n"); });
     text("oom_score", 0444, [](Task&, Task& task) -> SysResult<std::string> {
         return fmt::format("{}\n", 666 + task.process().oom_score_adj.load() * 2 / 3);
@@ -227,11 +282,32 @@ void fill(ProcessDirectory& directory, const Ref<ProcFileSystem>& files, const A
         [](Task&, Task& task) -> SysResult<std::string> {
             return fmt::format("{}\n", task.process().oom_score_adj.load());
         },
-        [](Task& writer, Task& task, std::string_view value) { return set_oom_score_adj(writer, task, value); });
+        [](Task& writer, Task& task, std::string_view value) { return set_oom_score_adj(writer, task, value, false); });
+    writable(
+        "oom_adj", 0644,
+        [](Task&, Task& task) -> SysResult<std::string> {
+            return fmt::format("{}\n", old_oom_value(task.process().oom_score_adj.load()));
+        },
+        [](Task& writer, Task& task, std::string_view value) { return set_oom_score_adj(writer, task, value, true); });
     writable(
         "coredump_filter", 0644, [](Task&, Task&) -> SysResult<std::string> { return std::string("00000033\n"); },
         [](Task&, Task&, std::string_view) -> SysResult<void> { return Errno(EPERM); });
 
+    if (whole_process) {
+        guarded("mountstats", 0400, [](Task& reader, Task& task) { return mount_statistics_text(reader, task); });
+        text("timens_offsets", 0444, [](Task&, Task&) -> SysResult<std::string> {
+            return std::string("monotonic           0         0\nboottime            0         0\n");
+        });
+    } else {
+        text("children", 0444, [=](Task&, Task& task) { return thread_children_text(task, *raw); });
+    }
+
+    directory.add("fd", make_fd_directory(files, about, false));
+    directory.add("fdinfo", make_fd_directory(files, about, true));
+    auto net = make_ref<SyntheticDirectory>(fs);
+    add_network_files(*net, files);
+    directory.add("net", Ref<Inode>(std::move(net)));
+    directory.add("attr", make_attr_directory(fs));
     directory.add("mem", make_memory_file(files, about));
     directory.add("exe", Ref<Inode>(make_ref<JumpLink>(fs, about, executable_of)));
     directory.add("cwd", Ref<Inode>(make_ref<JumpLink>(fs, about, working_directory_of)));
@@ -246,9 +322,11 @@ void fill(ProcessDirectory& directory, const Ref<ProcFileSystem>& files, const A
 
 }  // namespace
 
-bool is_directory_of(Inode& directory, Process& process) {
-    // Only directories of processes have names of digits in the root.
-    return static_cast<ProcessDirectory&>(directory).process.get() == &process;
+bool is_directory_of(Inode& directory, Task& task) {
+    // Only directories of processes and threads have names of digits in the root.
+    auto& of = static_cast<ProcessDirectory&>(directory);
+    std::lock_guard lock(task.kernel().tasks().mutex);
+    return of.process.get() == &task.process() && of.thread.get() == (task.process().leader == &task ? nullptr : &task);
 }
 
 Ref<Process> process_of_directory(const Path& path) {
@@ -260,32 +338,22 @@ Ref<Process> process_of_directory(const Path& path) {
     return static_cast<ProcessDirectory&>(path.inode()).process;
 }
 
-Ref<Inode> make_process_directory(Ref<ProcFileSystem> files, Ref<Process> process) {
+Ref<Inode> make_process_directory(Ref<ProcFileSystem> files, Ref<Task> task) {
     Kernel& kernel = files->kernel();
-    Ref<Task> leader = leader_of(kernel, *process);
-    Ref<Credentials> owner = leader ? leader->credentials_of() : nullptr;
-    auto directory = make_ref<ProcessDirectory>(files, process, owner ? owner->euid : 0u, owner ? owner->egid : 0u);
-    About about = [&kernel, process] { return leader_of(kernel, *process); };
+    Ref<Process> process(&task->process());
+    bool leads = leader_of(kernel, *process) == task;
+    About about = about_thread(task);
+    if (leads) about = [&kernel, process] { return leader_of(kernel, *process); };
+    auto directory = make_ref<ProcessDirectory>(files, about, process, leads ? Ref<Task>() : std::move(task));
     fill(*directory, files, about, true);
     directory->add("task", Ref<Inode>(make_ref<TaskListDirectory>(files, process)));
-    if (leader) {
-        directory->add("fd", make_fd_directory(files, leader, false));
-        directory->add("fdinfo", make_fd_directory(files, leader, true));
-    }
-    auto net = make_ref<SyntheticDirectory>(Ref<FileSystem>(files));
-    add_network_files(*net, files);
-    directory->add("net", Ref<Inode>(std::move(net)));
     return Ref<Inode>(std::move(directory));
 }
 
 Ref<Inode> make_thread_directory(Ref<ProcFileSystem> files, Ref<Task> task) {
-    Ref<Credentials> owner = task->credentials_of();
-    auto directory =
-        make_ref<ProcessDirectory>(files, Ref<Process>(), owner ? owner->euid : 0u, owner ? owner->egid : 0u);
-    fill(
-        *directory, files, [task] { return task; }, false);
-    directory->add("fd", make_fd_directory(files, task, false));
-    directory->add("fdinfo", make_fd_directory(files, task, true));
+    About about = about_thread(std::move(task));
+    auto directory = make_ref<ProcessDirectory>(files, about, Ref<Process>(), Ref<Task>());
+    fill(*directory, files, about, false);
     return Ref<Inode>(std::move(directory));
 }
 

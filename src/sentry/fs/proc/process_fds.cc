@@ -14,8 +14,10 @@
 namespace casemate::sentry {
 namespace {
 
-SysResult<FdTable::Entry> entry_of(Task& about, int fd) {
-    Ref<FdTable> table = about.files_of();
+using About = std::function<Ref<Task>()>;
+
+SysResult<FdTable::Entry> entry_of(const Ref<Task>& about, int fd) {
+    Ref<FdTable> table = about ? about->files_of() : nullptr;
     if (!table) return Errno(ENOENT);
     auto entry = table->get_entry(fd);
     if (!entry.ok()) return Errno(ENOENT);
@@ -24,46 +26,52 @@ SysResult<FdTable::Entry> entry_of(Task& about, int fd) {
 
 class FdLink final : public SyntheticInode {
   public:
-    FdLink(Ref<FileSystem> files, Ref<Task> task, int fd, uint32_t mode, uint32_t uid, uint32_t gid)
-        : SyntheticInode(std::move(files), S_IFLNK | mode, uid, gid), task_(std::move(task)), fd_(fd) {}
+    FdLink(Ref<FileSystem> files, About about, int fd, uint32_t mode, uint32_t uid, uint32_t gid)
+        : SyntheticInode(std::move(files), S_IFLNK | mode, uid, gid), about_(std::move(about)), fd_(fd) {}
     SysResult<std::optional<Path>> magic_link(Task& reader) override {
-        if (!may_inspect(reader, *task_)) return Errno(EACCES);
-        auto entry = TRY(entry_of(*task_, fd_));
+        auto entry = TRY(find(reader));
         return std::optional<Path>(entry.file->path());
     }
     SysResult<std::string> read_link(Task& reader) override {
-        if (!may_inspect(reader, *task_)) return Errno(EACCES);
-        auto entry = TRY(entry_of(*task_, fd_));
+        auto entry = TRY(find(reader));
         return entry.file->link_name(reader);
     }
     SysResult<Ref<File>> open(Task&, const Path&, int) override { return Errno(ELOOP); }
 
   private:
-    Ref<Task> task_;
+    SysResult<FdTable::Entry> find(Task& reader) {
+        Ref<Task> task = about_();
+        if (!task) return Errno(ENOENT);
+        if (!may_inspect(reader, *task)) return Errno(EACCES);
+        return entry_of(task, fd_);
+    }
+    const About about_;
     const int fd_;
 };
 
 class FdDirectory final : public SyntheticDirectory {
   public:
-    FdDirectory(Ref<ProcFileSystem> files, Ref<Task> task, bool info, uint32_t uid, uint32_t gid)
+    FdDirectory(Ref<ProcFileSystem> files, About about, bool info, uint32_t uid, uint32_t gid)
         : SyntheticDirectory(files, info ? 0555 : 0500, uid, gid),
           files_(*files),
-          task_(std::move(task)),
+          about_(std::move(about)),
           info_(info) {}
 
     SysResult<Ref<Inode>> lookup(std::string_view name) override {
         int fd = 0;
         auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), fd);
         if (error != std::errc() || end != name.data() + name.size() || fd < 0) return Errno(ENOENT);
-        auto entry = TRY(entry_of(*task_, fd));
+        auto entry = TRY(entry_of(about_(), fd));
         if (!info_) {
             uint32_t mode = 0100u | (entry.file->readable() ? 0400u : 0u) | (entry.file->writable() ? 0200u : 0u);
-            return Ref<Inode>(make_ref<FdLink>(Ref<FileSystem>(&files_), task_, fd, mode, uid(), gid()));
+            return Ref<Inode>(make_ref<FdLink>(Ref<FileSystem>(&files_), about_, fd, mode, uid(), gid()));
         }
         return Ref<Inode>(make_ref<TextFile>(
-            Ref<FileSystem>(&files_), 0400u, [task = task_, fd](Task& reader) -> SysResult<std::string> {
+            Ref<FileSystem>(&files_), 0400u, [about = about_, fd](Task& reader) -> SysResult<std::string> {
+                Ref<Task> task = about();
+                if (!task) return Errno(ENOENT);
                 if (!may_inspect(reader, *task)) return Errno(EACCES);
-                auto entry = TRY(entry_of(*task, fd));
+                auto entry = TRY(entry_of(task, fd));
                 int64_t position = 0;
                 if (entry.file->seekable()) position = entry.file->seek(reader, 0, SEEK_CUR).value_or(0);
                 const Path& path = entry.file->path();
@@ -77,7 +85,8 @@ class FdDirectory final : public SyntheticDirectory {
 
   protected:
     void list(Task*, std::vector<Listing::Entry>& into) override {
-        Ref<FdTable> table = task_->files_of();
+        Ref<Task> task = about_();
+        Ref<FdTable> table = task ? task->files_of() : nullptr;
         if (!table) return;
         for (int fd : table->open_fds())
             into.push_back({std::to_string(fd), static_cast<uint64_t>(fd) + 0x30000,
@@ -86,15 +95,17 @@ class FdDirectory final : public SyntheticDirectory {
 
   private:
     ProcFileSystem& files_;
-    Ref<Task> task_;
+    const About about_;
     const bool info_;
 };
 
 }  // namespace
 
-Ref<Inode> make_fd_directory(Ref<ProcFileSystem> files, Ref<Task> task, bool info) {
-    Ref<Credentials> owner = task->credentials_of();
-    return Ref<Inode>(make_ref<FdDirectory>(files, task, info, owner ? owner->euid : 0u, owner ? owner->egid : 0u));
+Ref<Inode> make_fd_directory(Ref<ProcFileSystem> files, About about, bool info) {
+    Ref<Task> task = about();
+    Ref<Credentials> owner = task ? task->credentials_of() : nullptr;
+    return Ref<Inode>(
+        make_ref<FdDirectory>(files, std::move(about), info, owner ? owner->euid : 0u, owner ? owner->egid : 0u));
 }
 
 }  // namespace casemate::sentry

@@ -122,8 +122,8 @@ SysResult<std::string> process_stat_text(Task& about, ProcFileSystem& files, boo
         "{} ({}) {} {} {} {} {} {} 0 {} 0 0 0 {} {} {} {} {} {} {} 0 {} {} {} {} {} {} {} 0 0 {} {} {} {} 0 0 0 17 0 "
         "{} {} 0 0 "
         "0 {} {} {} {} {} {} {} {}\n",
-        whole_process ? r.tgid : r.tid, about.name(), about.state(), r.parent, r.group, r.session, r.terminal,
-        r.foreground, process.faults.load(), times.user_ns / kTick, times.system_ns / kTick, children.user_ns / kTick,
+        r.tid, about.name(), about.state(), r.parent, r.group, r.session, r.terminal, r.foreground,
+        process.faults.load(), times.user_ns / kTick, times.system_ns / kTick, children.user_ns / kTick,
         children.system_ns / kTick, policy != 0 ? -1 - priority : 20 + nice, nice, r.threads, start,
         usage.virtual_bytes, usage.resident_bytes / kPageSize, process.limit(RLIMIT_RSS).soft, layout.code_start,
         layout.code_end, layout.stack_start, signals.pending & 0x7fffffff, signals.blocked & 0x7fffffff,
@@ -265,6 +265,40 @@ SysResult<std::string> process_smaps_rollup_text(Task& about) {
         resident - shared, 0, 0, usage.locked_bytes / 1024);
 }
 
+SysResult<std::string> process_numa_maps_text(Task& reader, Task& about) {
+    Ref<AddressSpace> memory = about.memory_of();
+    std::string text;
+    if (!memory) return text;
+    for (const auto& vma : memory->snapshot()) {
+        text += fmt::format("{:08x} default", vma.start);
+        if (vma.file && vma.file->path().mount)
+            text += " file=" + escaped(path_text(reader, vma.file->path()));
+        else if (vma.name == "[heap]")
+            text += " heap";
+        else if (vma.name == "[stack]")
+            text += " stack";
+        if (uint64_t pages = vma.resident / kPageSize)
+            text += vma.file ? fmt::format(" mapped={} N0={} kernelpagesize_kB=4", pages, pages)
+                             : fmt::format(" anon={} dirty={} N0={} kernelpagesize_kB=4", pages, pages, pages);
+        text += '\n';
+    }
+    return text;
+}
+
+SysResult<std::string> thread_children_text(Task& about, ProcFileSystem& files) {
+    Process& process = about.process();
+    std::string text;
+    std::lock_guard lock(files.kernel().tasks().mutex);
+    for (Process* child : process.children) {
+        // Those of a thread that has ended are the leader's.
+        Task* creator = child->creator ? child->creator->task : nullptr;
+        if (creator == nullptr || &creator->process() != &process) creator = process.leader;
+        int number = child->pid->number_in(files.space());
+        if (creator == &about && number > 0) text += fmt::format("{} ", number);
+    }
+    return text;
+}
+
 SysResult<std::string> process_area_text(Task& about, bool environment) {
     Ref<AddressSpace> memory = about.memory_of();
     if (!memory) return std::string();
@@ -363,6 +397,21 @@ SysResult<std::string> mounts_text(Task& reader, Task& about, bool mountinfo) {
                             minor(fs.device()), escaped(mount_root_text(mount)), escaped(where), flags, shared,
                             fs.type(), source, mount.flags() & MS_RDONLY ? "ro" : "rw",
                             mount.options().empty() ? "" : ",", mount.options());
+    }
+    return text;
+}
+
+SysResult<std::string> mount_statistics_text(Task& reader, Task& about) {
+    Ref<Namespaces> set = about.namespaces_of();
+    if (!set) return Errno(EINVAL);
+    std::string text;
+    for (const auto& entry : set->mount->snapshot()) {
+        const Mount& mount = *entry.mount;
+        std::string where = path_text(reader, entry.mountpoint ? entry.mountpoint : Path(entry.mount, mount.root()));
+        if (where.starts_with("(unreachable)")) continue;
+        std::string source = mount.source().empty() ? "no device" : "device " + escaped(mount.source());
+        text +=
+            fmt::format("{} mounted on {} with fstype {}\n", source, escaped(where), entry.mount->file_system().type());
     }
     return text;
 }
