@@ -55,8 +55,9 @@ bool CallPoller::slow_call(int64_t now) {
 }
 
 bool CallPoller::has_no_cpu_for(int more) const {
-    // One is the poller's.
-    return running_.load(std::memory_order_relaxed) - more >= usable_cpus_.load(std::memory_order_relaxed) - 1;
+    // One is the poller's; where there is only one, it is not for long.
+    const int others = std::max(usable_cpus_.load(std::memory_order_relaxed) - 1, 1);
+    return running_.load(std::memory_order_relaxed) - more >= others;
 }
 
 void CallPoller::wake(std::atomic<uint32_t>& word) {
