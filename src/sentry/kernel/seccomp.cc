@@ -2,6 +2,7 @@
 
 #include <linux/audit.h>
 #include <linux/capability.h>
+#include <linux/ptrace.h>
 
 #include <algorithm>
 
@@ -68,7 +69,7 @@ void set_locked(Task& task, Ref<SyscallFilter> filter) {
 
 }  // namespace
 
-FilterOutcome apply_filter(Task& task, const SyscallStop& call) {
+FilterOutcome apply_filter(Task& task, const SyscallStop& call, bool tracer_agreed) {
     const SyscallFilter* filter = task.parts().filter.load(std::memory_order_acquire);
     if (filter == nullptr) return {};
     seccomp_data data{};
@@ -91,7 +92,10 @@ FilterOutcome apply_filter(Task& task, const SyscallStop& call) {
             trap(task, call, detail);
             return {false, static_cast<int>(call.nr)};  // rax as before the call
         case SECCOMP_RET_TRACE:
-            return {false, -ENOSYS};  // nobody traces
+            if (tracer_agreed) return {};
+            if (!is_traced(task) || (task.parts().tracing.options & PTRACE_O_TRACESECCOMP) == 0)
+                return {false, -ENOSYS};
+            return {false, -ENOSYS, static_cast<uint32_t>(detail)};
         case SECCOMP_RET_USER_NOTIF: {
             if (by->notices() == nullptr) return {false, -ENOSYS};
             auto answer = by->notices()->ask(task, data, by->waits_killable());

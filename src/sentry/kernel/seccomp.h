@@ -1,6 +1,7 @@
 // Seccomp: a task's filter in force, and how it comes into force. The filters themselves: kernel/syscall_filter.h.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -20,9 +21,12 @@ inline bool always_allowed(const Task& task, uint64_t number) {
 struct FilterOutcome {
     bool carry_out = true;
     int64_t result = 0;  // if it is not: what the application finds in rax
+    // Or the tracer, who wants to be asked, decides: he is told this.
+    std::optional<uint32_t> ask_tracer;
 };
-// Asks the filter and does what it says: signals and the end of the task are requested here.
-FilterOutcome apply_filter(Task& task, const SyscallStop& call);
+// Asks the filter and does what it says: signals and the end of the task are requested here. `tracer_agreed`: the tracer
+// was asked, and this is the call as he left it.
+FilterOutcome apply_filter(Task& task, const SyscallStop& call, bool tracer_agreed = false);
 
 // The flags of SECCOMP_SET_MODE_FILTER that concern whom the filter binds.
 struct FilterSync {

@@ -122,6 +122,7 @@ SysResult<int64_t> TaskRunner::exec(Task& task, LoadedProgram program) {
     }
     parts.alternate_stack = AlternateStack{};
     parts.restart = nullptr;
+    parts.tracing.watchpoints = Watchpoints{};
     {
         std::lock_guard lock(task.kernel().tasks().mutex);
         process.exit_signal = process.exit_signal != 0 || process.parent != nullptr ? SIGCHLD : 0;

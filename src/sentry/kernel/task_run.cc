@@ -25,6 +25,7 @@ namespace {
 constexpr uint64_t kPageFaultTrap = 14;
 constexpr uint64_t kBreakpointTrap = 3;
 constexpr uint64_t kInstructionFetch = 1 << 4;
+constexpr uint64_t kFlagTf = 0x100;
 constexpr GuestAddr kVsyscallPage = 0xffffffffff600000;
 
 bool may_be_memory(int error) { return error == ENOMEM || error == EFAULT; }
@@ -137,22 +138,29 @@ TaskRunner::Next TaskRunner::handle_untraced_syscall(Task& task, const Stop& sto
     // 32-bit code (int 0x80) and x32 numbers: a kernel without them says so.
     if (call.arch != AUDIT_ARCH_X86_64) [[unlikely]]
         return next;
-    SyscallArgs args;
-    args.nr = call.nr;
-    for (size_t i = 0; i < 6; ++i) args.a[i] = call.args[i];
     task.parts().syscall_number = call.nr;
     // A parked call was let through when it began.
     if (!task.parts().making_again && !always_allowed(task, call.nr)) [[unlikely]] {
         FilterOutcome outcome = apply_filter(task, call);
+        if (outcome.ask_tracer) return handle_asked_syscall(task, stop, *outcome.ask_tracer);
         if (!outcome.carry_out) {
             next.result = outcome.result;
             if (is_restart(next.result)) task.attention_.fetch_or(Task::kLook, std::memory_order_relaxed);
             return next;
         }
     }
+    return carry_out(task, call, may_park);
+}
+
+// The call itself, which nothing forbids.
+TaskRunner::Next TaskRunner::carry_out(Task& task, const SyscallStop& call, bool may_park) {
+    Next next{Next::Kind::kComplete, -ENOSYS};
     const SyscallRow* row = find_syscall(call.nr);
     if (row == nullptr) [[unlikely]]
         return next;
+    SyscallArgs args;
+    args.nr = call.nr;
+    for (size_t i = 0; i < 6; ++i) args.a[i] = call.args[i];
     if (call.often && !is_traced(task)) [[unlikely]]
         task.memory().patch_call_site(call);
     Task::Parts& parts = task.parts();
@@ -220,6 +228,8 @@ void TaskRunner::handle_fault(Task& task, const FaultStop& fault) {
             return;
         }
     }
+    if (fault.signo == SIGTRAP && fault.code == TRAP_TRACE && !end_step(task)) [[unlikely]]
+        return;
     Task::Parts& parts = task.parts();
     parts.fault_trap = fault.trap_number;
     parts.fault_error = fault.error_code;
@@ -402,12 +412,14 @@ bool TaskRunner::deliver(Task& task, Next& next, const siginfo_t& info, const Si
         parts.restart = nullptr;
     }
     if (!take_registers(task, next)) return false;
-    if (parts.tracing.mode == Tracing::Mode::kStep && is_traced(task)) [[unlikely]] {
+    if (parts.tracing.steps() && is_traced(task)) [[unlikely]] {
         // The step ends at the handler's first instruction.
-        constexpr uint64_t kFlagTf = 0x100;
         task.registers().flags &= ~kFlagTf;
         parts.tracing.step_over = true;
     }
+    bool watched = parts.tracing.watchpoints.on() && is_traced(task);
+    if (watched) [[unlikely]]
+        task.registers().flags &= ~kFlagTf;  // not for the frame
     if (restart) {
         task.registers().ax = parts.syscall_number;
         task.registers().ip -= 2;  // the `syscall` instruction
@@ -416,6 +428,10 @@ bool TaskRunner::deliver(Task& task, Next& next, const siginfo_t& info, const Si
     if (!push_signal_frame(task, info, action, frame_mask)) {
         force_fatal(task, SIGSEGV);
         return true;
+    }
+    if (watched) [[unlikely]] {
+        note_watched(task);
+        if (!parts.tracing.steps()) task.registers().flags |= kFlagTf;
     }
     parts.saved_mask.reset();
     SignalSet mask = parts.blocked | action.mask;

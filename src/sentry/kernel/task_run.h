@@ -67,6 +67,7 @@ class TaskRunner {
     static bool take_registers(Task& task, Next& next);
     static bool deliver(Task& task, Next& next, const siginfo_t& info, const SignalAction& action);
     static Next handle_untraced_syscall(Task& task, const Stop& stop, bool may_park);
+    static Next carry_out(Task& task, const SyscallStop& call, bool may_park);
 
     // task_trace.cc
     static bool show_registers(Task& task, Next& next);
@@ -77,6 +78,12 @@ class TaskRunner {
     static bool stop_as_traced(Task& task, Next& next, bool& stopped);
     static bool stop_for_signal(Task& task, Next& next, siginfo_t& info);
     static Next handle_traced_syscall(Task& task, const Stop& stop);
+    static Next handle_asked_syscall(Task& task, const Stop& stop, uint32_t told);
+    static bool take_back_call(Task& task, SyscallStop& call);
+
+    // task_watch.cc
+    static bool end_step(Task& task);
+    static void note_watched(Task& task);
 
     // task_park.cc
     static bool may_be_parked(uint64_t number);

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/seccomp.h"
 #include "sentry/kernel/task_hold.h"
 #include "sentry/kernel/task_run.h"
 #include "sentry/kernel/task_set.h"
@@ -101,7 +102,7 @@ bool TaskRunner::show_registers(Task& task, Next& next) {
         tracing.original_ax = static_cast<int64_t>(parts.syscall_number);
         if (is_restart(result)) next = {Next::Kind::kComplete, result};
     }
-    if (tracing.mode == Tracing::Mode::kStep) task.registers().flags &= ~kFlagTf;
+    if (tracing.traps()) task.registers().flags &= ~kFlagTf;
     return true;
 }
 
@@ -165,7 +166,11 @@ int TaskRunner::stop_for_tracer(Task& task, int code, const siginfo_t* info, uin
     process.stop_changed.wait(lock, [&] { return !tracing.stopped || no_more(); });
     task.parts().parked.store(false);
     tracing.stopped = tracing.unwaited = tracing.listening = false;
-    if (tracing.mode == Tracing::Mode::kStep && is_traced(task)) task.registers().flags |= kFlagTf;
+    lock.unlock();
+    if (is_traced(task)) {
+        if (tracing.watchpoints.on()) note_watched(task);
+        if (tracing.traps()) task.registers().flags |= kFlagTf;
+    }
     return tracing.resume_signal;
 }
 
@@ -264,13 +269,26 @@ bool TaskRunner::stop_for_signal(Task& task, Next& next, siginfo_t& info) {
 
 // ----------------------------------------------------------------------------------------------------- system calls
 
+// The call as the tracer left it in the registers. False: none is to be made.
+bool TaskRunner::take_back_call(Task& task, SyscallStop& call) {
+    const Registers& registers = task.registers();
+    int64_t number = task.parts().tracing.original_ax;
+    call.nr = static_cast<uint32_t>(number);
+    uint64_t arguments[] = {registers.di, registers.si, registers.dx, registers.r10, registers.r8, registers.r9};
+    std::copy(std::begin(arguments), std::end(arguments), call.args);
+    return number >= 0;
+}
+
 // A system call of a traced task, with its stops before and after.
 TaskRunner::Next TaskRunner::handle_traced_syscall(Task& task, const Stop& stop) {
+    using Mode = Tracing::Mode;
     Tracing& tracing = task.parts().tracing;
     auto syscall_stop = [&](Tracing::Phase phase) {
-        int code = SIGTRAP | ((tracing.options & PTRACE_O_TRACESYSGOOD) != 0 ? kSyscallMark : 0);
+        bool marked = (tracing.options & PTRACE_O_TRACESYSGOOD) != 0;
+        int code = SIGTRAP | (marked ? kSyscallMark : 0);
         siginfo_t info = trap_info(code);
-        tracing.phase = phase;
+        // Without the mark Linux itself cannot tell such a stop from others.
+        if (marked) tracing.phase = phase;
         int signo = stop_for_tracer(task, code, &info, phase == Tracing::Phase::kEntry ? 1 : 2);
         tracing.phase = Tracing::Phase::kNone;
         // As on Linux: a signal given here is sent, not delivered.
@@ -278,38 +296,63 @@ TaskRunner::Next TaskRunner::handle_traced_syscall(Task& task, const Stop& stop)
     };
     Stop call = stop;
     bool skip = false;
+    const Mode before = tracing.mode;
+    const bool emulate = before == Mode::kEmulate || before == Mode::kEmulateStep;
     Next next;
-    if (tracing.mode == Tracing::Mode::kSyscall) {
+    if (before == Mode::kSyscall || emulate) {
         task.parts().syscall_number = call.syscall.nr;
         next = {Next::Kind::kComplete, -ENOSYS};
         if (!show_registers(task, next)) return Next{};
         syscall_stop(Tracing::Phase::kEntry);
         if (task.dying()) return Next{};
-        const Registers& registers = task.registers();
-        skip = tracing.original_ax < 0;
         call.has_registers = true;
-        call.syscall.nr = static_cast<uint32_t>(tracing.original_ax);
-        uint64_t arguments[] = {registers.di, registers.si, registers.dx, registers.r10, registers.r8, registers.r9};
-        std::copy(std::begin(arguments), std::end(arguments), call.syscall.args);
+        skip = !take_back_call(task, call.syscall) || emulate;
     }
     tracing.original_ax = static_cast<int64_t>(call.syscall.nr);
     // A new task does not step.
-    if (tracing.mode == Tracing::Mode::kStep && call.has_registers) task.registers().flags &= ~kFlagTf;
+    if (tracing.traps() && call.has_registers) task.registers().flags &= ~kFlagTf;
     if (skip) tracing.original_ax = -1;
     next = skip ? Next{Next::Kind::kComplete, static_cast<int64_t>(task.registers().ax)}
                 : handle_untraced_syscall(task, call, false);
     if (task.parts().exit_requested || task.dying() || !is_traced(task)) return next;
-    if (tracing.mode == Tracing::Mode::kSyscall) {
+    // What the call wrote is not what the application did.
+    if (tracing.watchpoints.on()) note_watched(task);
+    if (tracing.mode == Mode::kSyscall) {
         int64_t number = static_cast<int64_t>(call.syscall.nr);
         if (!show_registers(task, next)) return Next{};
         tracing.original_ax = number;
         syscall_stop(Tracing::Phase::kExit);
         take_back_registers(task, next);
-    } else if (tracing.mode == Tracing::Mode::kStep) {
+    } else if (tracing.mode == Mode::kStep) {
         tracing.step_over = true;
+    } else if (tracing.traps() && task.parts().has_registers) {
+        task.registers().flags |= kFlagTf;
     }
     task.attention_.fetch_or(Task::kLook, std::memory_order_relaxed);
     return next;
+}
+
+// A call that the filter has the tracer decide about.
+TaskRunner::Next TaskRunner::handle_asked_syscall(Task& task, const Stop& stop, uint32_t told) {
+    Tracing& tracing = task.parts().tracing;
+    Next next{Next::Kind::kComplete, -ENOSYS};
+    if (!show_registers(task, next)) return Next{};
+    tracing.original_ax = static_cast<int64_t>(stop.syscall.nr);
+    tracing.phase = Tracing::Phase::kFilter;
+    stop_for_event(task, PTRACE_EVENT_SECCOMP, told);
+    tracing.phase = Tracing::Phase::kNone;
+    if (task.dying()) return Next{};
+    SyscallStop call = stop.syscall;
+    bool carry = take_back_call(task, call);
+    if (tracing.traps()) task.registers().flags &= ~kFlagTf;
+    auto unchanged = [&] { return Next{Next::Kind::kComplete, static_cast<int64_t>(task.registers().ax)}; };
+    if (!carry) return unchanged();
+    task.parts().syscall_number = call.nr;
+    if (!always_allowed(task, call.nr)) {
+        FilterOutcome outcome = apply_filter(task, call, true);
+        if (!outcome.carry_out) return Next{Next::Kind::kComplete, outcome.result};
+    }
+    return carry_out(task, call, false);
 }
 
 }  // namespace casemate::sentry

@@ -19,11 +19,22 @@ namespace casemate::sentry {
 class Process;
 class Task;
 
+// The debug registers of a traced task. The host's are nobody's to set, so while one is on, the task takes one step at
+// a time and its own thread looks after each (task_watch.cc). What is written is told by what has changed there.
+struct Watchpoints {
+    static constexpr size_t kCount = 4;
+    uint64_t address[kCount] = {};
+    uint64_t status = 0;   // DR6
+    uint64_t control = 0;  // DR7
+    uint64_t content[kCount] = {};
+    bool on() const { return (control & 0xff) != 0; }
+};
+
 struct Tracing {
     // How the task goes on after a stop.
-    enum class Mode { kContinue, kSyscall, kStep };
+    enum class Mode { kContinue, kSyscall, kStep, kEmulate, kEmulateStep };
     // Where in a system call it stopped, for PTRACE_GET_SYSCALL_INFO.
-    enum class Phase { kNone, kEntry, kExit };
+    enum class Phase { kNone, kEntry, kExit, kFilter };
 
     // --- TaskSet::mutex and signal_mutex ---
     std::atomic<Task*> tracer{nullptr};  // also looked at without a lock, by the task itself
@@ -47,6 +58,12 @@ struct Tracing {
     Mode mode = Mode::kContinue;
     int64_t original_ax = -1;  // number of the system call that it is in; -1: none
     bool step_over = false;    // a step ended with a system call: the trap is due
+    Watchpoints watchpoints;
+    // Its own thread set the trap flag for the watchpoints: it may be on until the next trap.
+    bool trap_flag_is_ours = false;
+    bool steps() const { return mode == Mode::kStep || mode == Mode::kEmulateStep; }
+    // The application runs with the trap flag.
+    bool traps() const { return steps() || watchpoints.on(); }
 };
 
 // The end of a traced thread, kept for its tracer's wait4 when no zombie child tells it.
@@ -58,6 +75,9 @@ struct TracedExit {
 };
 
 bool is_traced(Task& task);
+
+// EINVAL: not what a watchpoint can be, or what ours cannot. `top`: the first address that applications may not use.
+SysResult<void> check_watchpoint(const Watchpoints& watch, size_t i, uint64_t top);
 
 // All with TaskSet::mutex held.
 void attach_tracer_locked(Task& tracer, Task& tracee, bool seized, uint64_t options);

@@ -24,12 +24,15 @@ namespace casemate::sentry {
 namespace {
 
 constexpr uint64_t kOptions = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE |
-                              PTRACE_O_TRACEEXEC | PTRACE_O_TRACEVFORKDONE | PTRACE_O_TRACEEXIT | PTRACE_O_EXITKILL;
+                              PTRACE_O_TRACEEXEC | PTRACE_O_TRACEVFORKDONE | PTRACE_O_TRACEEXIT |
+                              PTRACE_O_TRACESECCOMP | PTRACE_O_EXITKILL;
 constexpr uint16_t kUserCs = 0x33, kUserSs = 0x2b;
 constexpr uint64_t kUserFlags = 0x50dd5;  // what a program may set
 // Of the FXSAVE area and what follows it: where the features of the image are told, and its header.
 constexpr size_t kSoftwareBytes = 464, kLegacySize = 512, kFeaturesInSoftwareBytes = 8;
-constexpr int kGetRegs = 12, kSetRegs = 13, kGetFpRegs = 14, kSetFpRegs = 15, kArchPrctl = 30;
+constexpr uint64_t kStatusReserved = 0xffff0ff0;  // bits of DR6 that are 1
+constexpr int kGetRegs = 12, kSetRegs = 13, kGetFpRegs = 14, kSetFpRegs = 15, kArchPrctl = 30, kSysEmu = 31;
+constexpr int kSysEmuSingleStep = 32;
 
 // A tracee that is stopped for its tracer: nobody else touches its registers while this lives.
 class StoppedTask {
@@ -167,6 +170,34 @@ SysResult<int64_t> register_set(Task& task, Task& tracee, bool set, uint64_t kin
     return 0;
 }
 
+// A debug register, by its number. EIO: none; EINVAL: nothing that can be watched.
+SysResult<void> set_debug_register(StoppedTask& stopped, size_t i, uint64_t value) {
+    constexpr uint64_t kReserved = 0xffffffff'0000fc00;
+    constexpr size_t kStatus = 6, kControl = 7;
+    uint64_t top = stopped.task().kernel().platform().max_user_address();
+    Watchpoints wanted = stopped.tracing().watchpoints;
+    if (i < Watchpoints::kCount) {
+        if (value >= top) return Errno(EINVAL);
+        wanted.address[i] = value;
+        TRY(check_watchpoint(wanted, i, top));
+    } else if (i == kStatus) {
+        wanted.status = value ^ kStatusReserved;
+    } else if (i == kControl) {
+        wanted.control = value & ~kReserved;
+        for (size_t point = 0; point < Watchpoints::kCount; ++point) TRY(check_watchpoint(wanted, point, top));
+    } else {
+        return Errno(EIO);
+    }
+    stopped.tracing().watchpoints = wanted;
+    return {};
+}
+
+uint64_t debug_register(StoppedTask& stopped, size_t i) {
+    const Watchpoints& watch = stopped.tracing().watchpoints;
+    if (i < Watchpoints::kCount) return watch.address[i];
+    return i == 6 ? watch.status ^ kStatusReserved : i == 7 ? watch.control : 0;
+}
+
 // PTRACE_PEEKUSER and PTRACE_POKEUSR: struct user by its offsets.
 SysResult<int64_t> user_area(Task& task, Task& tracee, bool poke, uint64_t offset, uint64_t value) {
     if (offset % 8 != 0 || offset >= sizeof(struct user)) return Errno(EIO);
@@ -181,8 +212,15 @@ SysResult<int64_t> user_area(Task& task, Task& tracee, bool poke, uint64_t offse
             TRY(from_user(user, stopped));
             return 0;
         }
-    } else if (poke && value != 0) {
-        return Errno(EINVAL);  // no debug registers
+    } else if (offset >= offsetof(struct user, u_debugreg)) {
+        size_t i = (offset - offsetof(struct user, u_debugreg)) / sizeof(uint64_t);
+        if (poke) {
+            TRY(set_debug_register(stopped, i, value));
+            return 0;
+        }
+        word = debug_register(stopped, i);
+    } else if (poke) {
+        return Errno(EIO);
     }
     if (!poke) TRY(task.write(UserPtr<uint64_t>(value), word));
     return 0;
@@ -202,6 +240,10 @@ SysResult<int64_t> syscall_info(Task& task, Task& tracee, uint64_t size, GuestAd
                 int64_t value;
                 uint8_t is_error;
             } exit;
+            struct {
+                uint64_t number, arguments[6];
+                uint32_t told;
+            } filter;
         };
     } info{};
     size_t known = offsetof(Info, entry);
@@ -214,12 +256,18 @@ SysResult<int64_t> syscall_info(Task& task, Task& tracee, uint64_t size, GuestAd
         switch (stopped.tracing().phase) {
             case Tracing::Phase::kNone:
                 break;
+            case Tracing::Phase::kFilter:
             case Tracing::Phase::kEntry: {
-                info.op = PTRACE_SYSCALL_INFO_ENTRY;
+                bool filter = stopped.tracing().phase == Tracing::Phase::kFilter;
+                info.op = filter ? PTRACE_SYSCALL_INFO_SECCOMP : PTRACE_SYSCALL_INFO_ENTRY;
                 info.entry.number = static_cast<uint64_t>(stopped.tracing().original_ax);
                 uint64_t arguments[] = {r.di, r.si, r.dx, r.r10, r.r8, r.r9};
                 std::memcpy(info.entry.arguments, arguments, sizeof(arguments));
                 known = offsetof(Info, entry) + sizeof(info.entry);
+                if (filter) {
+                    info.filter.told = static_cast<uint32_t>(stopped.tracing().message);
+                    known = offsetof(Info, filter.told) + sizeof(info.filter.told);
+                }
                 break;
             }
             case Tracing::Phase::kExit:
@@ -372,6 +420,10 @@ SysResult<int64_t> sys_ptrace(Task& task, const SyscallArgs& args) {
             return go_on(task, tracee, Tracing::Mode::kSyscall, data);
         case PTRACE_SINGLESTEP:
             return go_on(task, tracee, Tracing::Mode::kStep, data);
+        case kSysEmu:
+            return go_on(task, tracee, Tracing::Mode::kEmulate, data);
+        case kSysEmuSingleStep:
+            return go_on(task, tracee, Tracing::Mode::kEmulateStep, data);
         case PTRACE_KILL: {
             auto stopped = StoppedTask::hold(task, tracee);
             if (!stopped.ok()) return stopped.error();
@@ -475,8 +527,7 @@ SysResult<int64_t> sys_ptrace(Task& task, const SyscallArgs& args) {
 }
 
 constexpr SyscallRow kRows[] = {
-    {101, "ptrace", sys_ptrace, Support::kPartial,
-     "no debug registers, block steps, system call emulation or checkpoints of filters"},
+    {101, "ptrace", sys_ptrace, Support::kPartial, "no watchpoints on reading, block steps or checkpoints of filters"},
 };
 
 }  // namespace
