@@ -1,6 +1,7 @@
 // stat and friends; modes, owners, times; extended attributes.
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <sys/xattr.h>
 
 #include "files.h"
@@ -154,6 +155,70 @@ CASE(chmod_kinds) {
     FAILS(chmod("nothing", 0600), ENOENT);
     FAILS(fchmod(-1, 0600), EBADF);
     FAILS(chmod((char*)bad(), 0600), EFAULT);
+}
+CASE(write_by_root_keeps_set_ids) {
+    if (geteuid() != 0) skip("needs root");
+    for (mode_t mode : {06755, 02755, 04711, 02644}) {
+        int fd = new_file("f", "hello");
+        OK(fchmod(fd, mode));
+        EXPECT_EQ(pwrite(fd, "x", 1, 0), 1);
+        EXPECT_EQ(stat_of("f").st_mode & 07777, mode);
+        OK(ftruncate(fd, 2));
+        EXPECT_EQ(stat_of("f").st_mode & 07777, mode);
+        OK(truncate("f", 1));
+        EXPECT_EQ(stat_of("f").st_mode & 07777, mode);
+        close(fd);
+        OK(unlink("f"));
+    }
+}
+CASE(write_by_others_drops_set_ids) {
+    chmod(".", 0777);
+    new_file("f", "hello");
+    OK(chmod("f", 06777));
+    as_user(12345, [] {
+        int fd = OK(open("f", O_RDWR));
+        EXPECT_EQ(pwrite(fd, "x", 1, 0), 1);
+        EXPECT_EQ(stat_of("f").st_mode & 07777, 0777);
+    });
+}
+// What is known of a file that is open for writing must not grow old, whichever way it changes.
+CASE(stat_after_each_change) {
+    int fd = new_file("f", "hello"), other = new_file("g", std::string(9000, 'g'));
+    auto size = [&] { return stat_of("f").st_size; };
+    EXPECT_EQ(size(), 5);
+    EXPECT_EQ(write(fd, "0123456789", 10), 10);
+    EXPECT_EQ(size(), 10);
+    iovec piece{const_cast<char*>("abc"), 3};
+    EXPECT_EQ(pwritev(fd, &piece, 1, 20), 3);
+    EXPECT_EQ(size(), 23);
+    OK(ftruncate(fd, 7));
+    EXPECT_EQ(size(), 7);
+    OK(truncate("f", 8));
+    EXPECT_EQ(size(), 8);
+    if (fallocate(fd, 0, 0, 5000) == 0) EXPECT_EQ(size(), 5000);
+    off_t in = 0, out = 0;
+    EXPECT_EQ(copy_file_range(other, &in, fd, &out, 9000, 0), 9000);
+    EXPECT_EQ(size(), 9000);
+    const timespec old[2] = {{1000, 0}, {1000, 0}};
+    for (int round = 0; round < 3; ++round) {
+        OK(futimens(fd, old));
+        EXPECT_EQ(stat_of("f").st_mtim.tv_sec, 1000);
+        EXPECT_EQ(pwrite(fd, "x", 1, 0), 1);
+        EXPECT(stat_of("f").st_mtim.tv_sec > 1000);
+        struct stat st;
+        OK(fstat(fd, &st));
+        EXPECT_EQ(st.st_mtim.tv_sec, stat_of("f").st_mtim.tv_sec);
+    }
+    OK(link("f", "h"));
+    EXPECT_EQ(stat_of("f").st_nlink, 2);
+    OK(unlink("h"));
+    EXPECT_EQ(stat_of("f").st_nlink, 1);
+    OK(unlink("f"));
+    struct stat st;
+    EXPECT_EQ(write(fd, "tail", 4), 4);
+    OK(fstat(fd, &st));
+    EXPECT_EQ(st.st_nlink, 0);
+    EXPECT_EQ(st.st_size, 9000);
 }
 CASE(chmod_needs_owner) {
     chmod(".", 0777);

@@ -55,6 +55,100 @@ CASE(pread_on_pipe) {
     FAILS(pwrite(ends[1], scratch(), 1, 0), ESPIPE);
 }
 CASE(pread_past_end) { EXPECT_EQ(pread(new_file("f", "abc"), scratch(), 10, 100), 0); }
+// Read so often that whoever serves it may have it at hand: what changes meanwhile, by whatever way, must show.
+CASE(pread_often_sees_each_change) {
+    constexpr size_t kSize = 300 << 10;
+    std::string expected(kSize, 'a');
+    int fd = new_file("f", expected);
+    int reader = OK(open("f", O_RDONLY));
+    auto check = [&] {
+        std::string all(expected.size() + 100, 0);
+        for (int file : {reader, fd}) {
+            EXPECT_EQ(pread(file, all.data(), all.size(), 0), expected.size());
+            EXPECT(all.compare(0, expected.size(), expected) == 0);
+            for (size_t offset = 0; offset < expected.size(); offset += 4096) {
+                const size_t part = std::min<size_t>(4096, expected.size() - offset);
+                EXPECT_EQ(pread(file, all.data(), 4096, off_t(offset)), part);
+                EXPECT(all.compare(0, part, expected, offset, part) == 0);
+            }
+            EXPECT_EQ(pread(file, all.data(), 10, off_t(expected.size())), 0);
+        }
+    };
+    auto put = [&](size_t offset, const std::string& text) {
+        EXPECT_EQ(pwrite(fd, text.data(), text.size(), off_t(offset)), text.size());
+        if (expected.size() < offset + text.size()) expected.resize(offset + text.size());
+        expected.replace(offset, text.size(), text);
+    };
+    for (int round = 0; round < 3; ++round) check();
+    put(5000, "changed");
+    check();
+    put(expected.size(), std::string(5000, 'b'));  // grows
+    check();
+    put(expected.size() - 10, std::string(100, 'c'));
+    check();
+    for (size_t size : {size_t{200001}, size_t{4096}, size_t{0}}) {
+        OK(ftruncate(fd, off_t(size)));
+        expected.resize(size);
+        check();
+        put(expected.size(), std::string(400 << 10, 'd'));
+        check();
+        check();
+    }
+    OK(truncate("f", 300000));
+    expected.resize(300000);
+    check();
+    put(400000, "behind a hole");
+    check();
+    auto* map = static_cast<char*>(mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 8192));
+    EXPECT(map != MAP_FAILED);
+    memcpy(map + 100, "mapped", 6);
+    expected.replace(8292, 6, "mapped");
+    check();
+    if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4096, 4096) == 0) {
+        expected.replace(4096, 4096, std::string(4096, 0));
+        check();
+    }
+    int source = new_file("g", std::string(20000, 'g'));
+    off_t in = 0, out = 1000;
+    EXPECT_EQ(copy_file_range(source, &in, fd, &out, 20000, 0), 20000);
+    expected.replace(1000, 20000, std::string(20000, 'g'));
+    check();
+    close(OK(open("f", O_WRONLY | O_TRUNC)));
+    expected.clear();
+    check();
+    OK(unlink("f"));
+    put(0, std::string(kSize, 'u'));
+    check();
+    check();
+    // To a place that is only half there.
+    char* page = static_cast<char*>(mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    OK(munmap(page + 4096, 4096));
+    EXPECT_EQ(pread(reader, page + 96, 8000, 0), 4000);
+    FAILS(pread(reader, bad(), 100, 0), EFAULT);
+}
+// One makes it shorter and longer while another reads.
+CASE(pread_while_truncated) {
+    int fd = new_file("f", std::string(1 << 20, 'x'));
+    std::string buffer(64 << 10, 0);
+    for (int i = 0; i < 64; ++i) EXPECT_EQ(pread(fd, buffer.data(), buffer.size(), i % 16 << 16), buffer.size());
+    pid_t pid = child([&] {
+        for (int i = 0; i < 300; ++i) {
+            OK(ftruncate(fd, i * 1000));
+            OK(ftruncate(fd, 1 << 20));
+        }
+    });
+    int status = 0, rounds = 0;
+    while (waitpid(pid, &status, WNOHANG) == 0 || rounds < 10) {
+        for (int i = 0; i < 16; ++i) {
+            ssize_t n = OK(pread(fd, buffer.data(), buffer.size(), i << 16));
+            for (ssize_t at = 0; at < n; at += 1024) EXPECT(buffer[at] == 'x' || buffer[at] == 0);
+        }
+        ++rounds;
+    }
+    EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    OK(ftruncate(fd, 5000));
+    EXPECT_EQ(pread(fd, buffer.data(), buffer.size(), 0), 5000);
+}
 CASE(pwrite_does_not_move) {
     int fd = new_file("f", "hello");
     EXPECT_EQ(pwrite(fd, "LL", 2, 2), 2);
@@ -223,6 +317,18 @@ CASE(fsync_kinds) {
     OK(sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE));
     FAILS(fsync(-1), EBADF);
     FAILS(fdatasync(-1), EBADF);
+}
+CASE(fsync_directory) {
+    int directory = OK(open(".", O_RDONLY | O_DIRECTORY));
+    for (int i = 0; i < 40; ++i) {
+        int fd = new_file("f", "a");
+        OK(fsync(fd));
+        OK(fsync(directory));
+        OK(fdatasync(directory));
+        close(fd);
+        OK(unlink("f"));
+    }
+    OK(fsync(directory));
 }
 CASE(fsync_pipe) {
     int ends[2];

@@ -18,8 +18,10 @@
 namespace casemate::sentry {
 namespace {
 
-// More is worth a stop anyway, and longer than another application should look for its answer.
+// More is worth a stop anyway, and longer than another application should look for its answer. Of a regular file it is
+// more: who reads one in large pieces often does so in small ones, too, and would be left alone for refused calls.
 constexpr uint64_t kMostBytes = 16 << 10;
+constexpr uint64_t kMostOfFile = 128 << 10;
 constexpr uint64_t kMostRoom = 64 << 10;
 // A pipe takes as much whole or not at all.
 constexpr uint64_t kMostWhole = 4096;
@@ -140,13 +142,19 @@ bool is_quick(Task& task, const SyscallStop& call) {
         case SYS_pread64:
         case SYS_recvfrom:
             // Who reads from a stream gives room for much and gets what there is.
-            return call.args[2] <= kMostBytes || (call.args[2] <= kMostRoom && type_of(task, call.args[0]) != S_IFREG);
+            return call.args[2] <= kMostBytes ||
+                   call.args[2] <= (type_of(task, call.args[0]) == S_IFREG ? kMostOfFile : kMostRoom);
         case SYS_write:
         case SYS_pwrite64: {
             const uint32_t type = type_of(task, call.args[0]);
-            if (type == S_IFREG) return call.args[2] <= kMostBytes;
+            if (type == S_IFREG) return call.args[2] <= kMostOfFile;
             if (call.args[2] <= kMostBytes && never_waits(task, call.args[0], 0)) return true;
             return (type == S_IFIFO || type == S_IFCHR) && call.args[2] <= kMostWhole;
+        }
+        case SYS_fsync:
+        case SYS_fdatasync: {
+            auto file = task.files().get(static_cast<int>(call.args[0]));
+            return file.ok() && (*file)->syncs_at_once();
         }
         case SYS_fcntl:
             switch (static_cast<int>(call.args[1])) {

@@ -78,6 +78,8 @@ class File : public RefCounted {
     virtual SysResult<void> truncate(Task& task, int64_t size);
     virtual SysResult<void> allocate(Task& task, int mode, int64_t offset, int64_t size);
     virtual SysResult<void> sync(Task& task, bool data_only);
+    // Whether sync() is likely to end within microseconds: what knows no disk, or one that was quick lately.
+    virtual bool syncs_at_once() { return true; }
     // Fills request.object, offset limits, max_protection and name. ENODEV by default.
     virtual SysResult<void> prepare_map(Task& task, MapRequest& request);
     // The ends of pipes and FIFOs, for splice and tee; null for all others.

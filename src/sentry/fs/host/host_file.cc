@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "base/checked.h"
+#include "base/scope_exit.h"
 #include "sentry/kernel/task.h"
 #include "sentry/mm/address_space.h"
 
@@ -177,11 +178,14 @@ SysResult<Ref<HostFd>> HostInode::descriptor(bool writable) {
     if (a.inode != key_.inode || a.device != key_.device) return Errno(ESTALE);
     Ref<HostFd> fd = make_ref<HostFd>(std::move(answer.fd));
     Ref<HostFd> kept;
+    Ref<HostWindow> window;
     {
         std::lock_guard lock(mutex_);
         Ref<HostFd>& place = writable ? write_fd_ : read_fd_;
         if (!place) place = fd;
         if (writable) written_ = true;
+        // The host may have made a copy to be written to: a map of the original shows nothing of that.
+        if (writable) window = take_window_locked();
         kept = place;
     }
     host().keep_descriptor(*this);
@@ -196,16 +200,26 @@ SysResult<Ref<HostFd>> HostInode::open_direct(bool writable) {
     request.open_flags = (writable ? O_RDWR : O_RDONLY) | O_DIRECT;
     auto answer = TRY(host().client().call(request, address.path));
     if (!answer.fd) return Errno(EIO);
+    if (writable) {
+        Ref<HostWindow> window;
+        std::lock_guard lock(mutex_);
+        written_ = no_window_ = true;
+        window = take_window_locked();
+    }
     return make_ref<HostFd>(std::move(answer.fd));
 }
 
 SysResult<Ref<Mappable>> HostInode::mappable(bool writable) {
     {
         std::lock_guard lock(mutex_);
-        if (write_map_) return write_map_;
+        if (write_map_) {
+            if (writable) written_behind_us();
+            return write_map_;
+        }
         if (!writable && read_map_) return read_map_;
     }
     Ref<HostFd> fd = TRY(descriptor(writable));
+    if (writable) written_behind_us();
     Ref<Mappable> made = make_ref<HostMappable>(fd);
     std::lock_guard lock(mutex_);
     bool as_writable = writable || fd == write_fd_;
@@ -232,7 +246,9 @@ SysResult<size_t> HostInode::read_content(IoBuffer& into, int64_t offset) {
 
 SysResult<size_t> HostInode::write_content(IoBuffer& from, int64_t offset) {
     Ref<HostFd> fd = TRY(descriptor(true));
-    return write_through(fd->fd.get(), from, offset, 0);
+    auto written = write_through(fd->fd.get(), from, offset, 0);
+    was_written(written.ok() ? *written : 0);
+    return written;
 }
 
 HostFile::HostFile(Path path, int flags, Ref<HostInode> inode, Ref<HostFd> fd)
@@ -243,11 +259,25 @@ HostFile::HostFile(Path path, int flags, Ref<HostInode> inode, Ref<HostFd> fd)
 HostFile::~HostFile() { inode_->file_closed(); }
 
 SysResult<size_t> HostFile::read_at(Task&, IoBuffer& into, int64_t offset) {
-    return read_through(fd_->fd.get(), into, offset);
+    const bool mappable = !(flags() & O_DIRECT) && into.remaining() > 0;
+    const size_t mapped = mappable ? inode_->read_mapped(into, offset) : 0;
+    if (mapped > 0 && into.remaining() == 0) {
+        inode_->was_read(mapped);
+        return mapped;
+    }
+    auto read = read_through(fd_->fd.get(), into, offset + static_cast<int64_t>(mapped));
+    inode_->was_read(mapped + (read.ok() ? *read : 0));
+    if (mapped > 0) return mapped + (read.ok() ? *read : 0);
+    return read;
 }
 
 SysResult<size_t> HostFile::write_at(Task&, IoBuffer& from, int64_t& offset, bool append) {
-    size_t n = TRY(write_through(fd_->fd.get(), from, offset, (append ? RWF_APPEND : 0) | sync_flags(flags())));
+    const uint32_t mode = inode_->mode();
+    inode_->settle_times();
+    auto written = write_through(fd_->fd.get(), from, offset, (append ? RWF_APPEND : 0) | sync_flags(flags()));
+    inode_->was_written(written.ok() ? *written : 0);
+    inode_->keep_mode(mode);
+    size_t n = TRY(std::move(written));
     offset += static_cast<int64_t>(n);
     if (append) {
         struct stat info;
@@ -288,17 +318,35 @@ SysResult<int64_t> HostFile::ioctl(Task& task, uint64_t command, uint64_t argume
 }
 
 SysResult<void> HostFile::truncate(Task&, int64_t size) {
+    const uint32_t mode = inode_->mode();
+    inode_->settle_times();
     if (::ftruncate(fd_->fd.get(), size) != 0) return last_errno();
+    inode_->was_cut();
+    inode_->keep_mode(mode);
     return {};
 }
 
 SysResult<void> HostFile::allocate(Task&, int mode, int64_t offset, int64_t size) {
+    const uint32_t permissions = inode_->mode();
+    inode_->settle_times();
     if (::fallocate(fd_->fd.get(), mode, offset, size) != 0) return last_errno();
+    inode_->was_cut();
+    inode_->keep_mode(permissions);
     return {};
+}
+
+int HostFile::host_descriptor() {
+    if (writable()) {
+        inode_->settle_times();
+        inode_->written_behind_us();
+    }
+    return fd_->fd.get();
 }
 
 SysResult<void> HostFile::sync(Task&, bool data_only) {
     if (inode_->host().read_only()) return {};
+    const Nanoseconds begun = monotonic_now();
+    auto measured = ScopeExit([&] { inode_->host().took_to_sync(monotonic_now() - begun); });
     // Mode, times and names are nobody's data.
     if (!data_only) inode_->host().client().flush();
     if ((data_only ? ::fdatasync(fd_->fd.get()) : ::fsync(fd_->fd.get())) != 0) return last_errno();
@@ -310,7 +358,12 @@ SysResult<void> HostFile::prepare_map(Task&, MapRequest& request) {
     return {};
 }
 
-SysResult<void> HostDirectory::sync(Task&, bool) { return inode_->sync_names(); }
+SysResult<void> HostDirectory::sync(Task&, bool) {
+    const Nanoseconds begun = monotonic_now();
+    auto synced = inode_->sync_names();
+    inode_->host().took_to_sync(monotonic_now() - begun);
+    return synced;
+}
 
 SysResult<void> HostDirectory::list(Task&, int64_t after, const EmitEntry& emit) {
     if (!listing_ || after == 0) listing_ = TRY(inode_->listing());

@@ -16,8 +16,9 @@ class HostFile final : public File {
     SysResult<void> truncate(Task& task, int64_t size) override;
     SysResult<void> allocate(Task& task, int mode, int64_t offset, int64_t size) override;
     SysResult<void> sync(Task& task, bool data_only) override;
+    bool syncs_at_once() override { return inode_->host().syncs_at_once(); }
     SysResult<void> prepare_map(Task& task, MapRequest& request) override;
-    int host_descriptor() override { return fd_->fd.get(); }
+    int host_descriptor() override;
 
   protected:
     SysResult<size_t> read_at(Task& task, IoBuffer& into, int64_t offset) override;
@@ -34,6 +35,7 @@ class HostDirectory final : public DirectoryFile {
         : DirectoryFile(std::move(path), flags), inode_(std::move(inode)) {}
 
     SysResult<void> sync(Task& task, bool data_only) override;
+    bool syncs_at_once() override { return inode_->host().syncs_at_once(); }
 
   protected:
     SysResult<void> list(Task& task, int64_t after, const EmitEntry& emit) override;

@@ -54,6 +54,11 @@ SysResult<void> HostFileSystem::sync() {
     return {};
 }
 
+void HostFileSystem::took_to_sync(Nanoseconds time) {
+    const Nanoseconds before = sync_time_.load(std::memory_order_relaxed);
+    sync_time_.store(std::max(time, before - before / 8), std::memory_order_relaxed);
+}
+
 Ref<HostInode> HostFileSystem::intern(const Attributes& attributes, HostInode* parent, std::string_view name) {
     Key key{attributes.device, attributes.inode};
     Ref<HostInode> inode;
@@ -119,11 +124,13 @@ void HostFileSystem::keep_descriptor(HostInode& inode) {
     if (!overrun) return;
     Ref<HostFd> read, write;  // closed behind the lock, by whoever uses them last
     Ref<Mappable> read_map, write_map;
+    Ref<HostWindow> window;
     std::lock_guard lock(overrun->mutex_);
     read = std::move(overrun->read_fd_);
     write = std::move(overrun->write_fd_);
     read_map = std::move(overrun->read_map_);
     write_map = std::move(overrun->write_map_);
+    window = overrun->take_window_locked();
     if (write) overrun->attributes_known_ = false;
 }
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/unique_fd.h"
+#include "base/unique_map.h"
 #include "sentry/fs/host/client.h"
 #include "sentry/kernel/clock.h"
 #include "sentry/kernel/id_map.h"
@@ -29,6 +30,12 @@ class HostInode;
 struct HostFd final : RefCounted {
     explicit HostFd(UniqueFd f) : fd(std::move(f)) {}
     const UniqueFd fd;
+};
+
+// A regular file as the sentry maps it to read from.
+struct HostWindow final : RefCounted {
+    explicit HostWindow(UniqueMap m) : map(std::move(m)) {}
+    const UniqueMap map;
 };
 
 class HostFileSystem final : public FileSystem {
@@ -52,9 +59,13 @@ class HostFileSystem final : public FileSystem {
     bool shared() const { return shared_; }
     const IdMaps& ids() const { return ids_; }
     const std::string& origin() const { return origin_; }
+    // How long syncing took lately: one that took long is not forgotten at once.
+    void took_to_sync(Nanoseconds time);
+    bool syncs_at_once() const { return sync_time_.load(std::memory_order_relaxed) < kAtOnce; }
 
   private:
     friend class HostInode;
+    static constexpr Nanoseconds kAtOnce = 100'000;
     struct Key {
         uint64_t device, inode;
         friend bool operator==(const Key&, const Key&) = default;
@@ -87,6 +98,7 @@ class HostFileSystem final : public FileSystem {
     const bool read_only_, shared_;
     const IdMaps ids_;
     const std::string origin_;
+    std::atomic<Nanoseconds> sync_time_{kAtOnce};
     fileserver::NodeId root_node_ = 0;
     fileserver::Attributes root_attributes_;
     std::mutex mutex_;
@@ -137,6 +149,21 @@ class HostInode final : public Inode {
     SysResult<Ref<Mappable>> mappable(bool writable);
     void file_opened() { open_files_.fetch_add(1, std::memory_order_relaxed); }
     void file_closed() { open_files_.fetch_sub(1, std::memory_order_relaxed); }
+    // After something was moved through a descriptor: what it changed of the attributes is asked for when somebody
+    // wants to know.
+    // Before something is written: what was posted for its times must not come to the server behind it.
+    void settle_times();
+    void was_written(size_t bytes = 0);
+    void was_read(size_t bytes);
+    void was_cut();  // or holes were made: it may be shorter than before
+    // Reads from a map of the file, if it has one or is worth one by now. Less than asked for (0 usually): the
+    // descriptor has the rest. host_window.cc.
+    size_t read_mapped(IoBuffer& into, int64_t offset);
+    // From now on somebody may write through a descriptor without telling.
+    void written_behind_us() { written_unseen_.store(true, std::memory_order_release); }
+    // The host takes the set-user-id and set-group-id bits of a file that this process writes to, which has no
+    // capabilities there. Whether the pod's task may keep them was decided before: they are given back.
+    void keep_mode(uint32_t mode);
     uint64_t link_count();
     SysResult<void> sync_names();  // fsync of a directory
 
@@ -183,6 +210,8 @@ class HostInode final : public Inode {
     Names& names_locked();
     bool fresh_locked() const;
     SysResult<void> know_xattrs();
+    Ref<HostWindow> make_window_locked();
+    Ref<HostWindow> take_window_locked();
 
     const HostFileSystem::Key key_;
     std::atomic<uint32_t> mode_, uid_{0}, gid_{0};  // the ids as the container has them
@@ -191,6 +220,12 @@ class HostInode final : public Inode {
     std::atomic<int32_t> open_files_{0};
     std::atomic<bool> was_listed_{false};  // a program read the directory
     std::atomic<bool> made_here_{false};   // by the pod, in this life of the inode
+    std::atomic<bool> moved_{true};        // read or written since the attributes were asked of a descriptor
+    std::atomic<bool> settled_{false};     // reading changes no time any more, as the host's relatime has it
+    std::atomic<bool> written_unseen_{false};
+    std::atomic<bool> times_posted_{false};
+    std::atomic<bool> may_have_grown_{false};  // since window_end_ was asked for
+    std::atomic<uint64_t> traffic_{0};         // bytes read and written
 
     // Guarded by HostFileSystem::mutex_: where it is.
     Ref<HostInode> parent_;
@@ -209,6 +244,10 @@ class HostInode final : public Inode {
     uint64_t posted_ = 0;    // the last change sent without waiting for the answer
     Ref<HostFd> read_fd_, write_fd_;
     Ref<Mappable> read_map_, write_map_;
+    Ref<HostWindow> window_;
+    uint64_t window_end_ = 0;     // the file is at least so long; 0: ask
+    uint64_t window_wanted_ = 0;  // the traffic at which a window is thought of again
+    bool no_window_ = false;      // somebody goes around the host's cache
     std::string link_text_;
     bool xattrs_known_ = false;
     std::vector<std::string> xattrs_;

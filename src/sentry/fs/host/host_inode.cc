@@ -60,6 +60,10 @@ void take_stat(const struct stat& s, Attributes& a) {
     a.change_nsec = static_cast<uint32_t>(s.st_ctim.tv_nsec);
 }
 
+bool later(const timespec& a, const timespec& b) {
+    return a.tv_sec > b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec > b.tv_nsec);
+}
+
 }  // namespace
 
 HostInode::HostInode(Ref<HostFileSystem> file_system, const Attributes& attributes)
@@ -226,21 +230,27 @@ SysResult<void> HostInode::stat(struct stat& out) {
         std::lock_guard lock(mutex_);
         const Ref<HostFd>& fd = write_fd_ ? write_fd_ : read_fd_;
         bool pending = posted_ > host().client().done();
-        if (fd && !pending && (write_fd_ || host().shared() || !attributes_known_)) {
-            // Whoever holds it writes to it without telling us: the descriptor knows best, and costs no round trip. All
-            // but the owner, whose id this process's own user namespace does not know: of a change by others (there is
-            // one only if the change time is another) the file server tells.
+        // Who writes through a descriptor tells us so, but for mappings and the host's own copying.
+        const bool written =
+            written_ && (moved_.load(std::memory_order_acquire) || written_unseen_.load(std::memory_order_acquire));
+        if (fd && !pending && (written || host().shared() || !attributes_known_)) {
+            // The descriptor knows best, and costs no round trip. All but the owner, whose id this process's own user
+            // namespace does not know: of a change by others (there is one only if the change time is another) the file
+            // server tells.
             struct stat now;
+            moved_.store(false, std::memory_order_seq_cst);
             if (::fstat(fd->fd.get(), &now) == 0) {
                 ask = host().shared() && !write_fd_ &&
                       (now.st_ctim.tv_sec != attributes_.change_time ||
                        static_cast<uint32_t>(now.st_ctim.tv_nsec) != attributes_.change_nsec);
                 take_stat(now, attributes_);
+                settled_.store(later(now.st_atim, now.st_mtim) && later(now.st_atim, now.st_ctim),
+                               std::memory_order_relaxed);
                 attributes_.mode = now.st_mode;
                 take_attributes(attributes_);
             }
         } else {
-            ask = pending || !fresh_locked();
+            ask = pending || !fresh_locked() || (written && !fd);
         }
     }
     if (ask) {
@@ -305,28 +315,24 @@ SysResult<void> HostInode::change(const AttributeChange& change) {
     time(change.modification_time, fileserver::kSetModificationTime, fileserver::kSetModificationNow,
          request.modification_time, request.modification_nsec);
     if (change.size) {
-        Ref<HostFd> writable;
-        {
-            std::lock_guard lock(mutex_);
-            writable = write_fd_;
-        }
-        if (writable) {
-            if (::ftruncate(writable->fd.get(), *change.size) != 0) return last_errno();
-        } else {
-            request.valid |= fileserver::kSetSize;
-            request.size = *change.size;
-        }
+        // Who opens it for writing next needs the descriptor anyway.
+        Ref<HostFd> writable = TRY(descriptor(true));
+        const uint32_t mode = this->mode();
+        settle_times();
+        if (::ftruncate(writable->fd.get(), *change.size) != 0) return last_errno();
+        was_cut();
+        if (!change.mode) keep_mode(mode);
     }
     if (request.valid == 0) return {};
     Address address = TRY(this->address());
     request.node = address.node;
     // Mode and times of the pod's own tree cannot fail for reasons that we do not know: nobody waits for the answer.
     // The owner that it has already, neither.
-    bool may_fail = (request.valid & fileserver::kSetSize) || (change.uid && *change.uid != uid()) ||
-                    (change.gid && *change.gid != gid());
+    bool may_fail = (change.uid && *change.uid != uid()) || (change.gid && *change.gid != gid());
     if (!host().shared() && !may_fail) {
         std::lock_guard lock(mutex_);
         posted_ = host().client().post(request, address.path);
+        if (change.access_time || change.modification_time) times_posted_.store(true, std::memory_order_release);
         if (change.mode) {
             attributes_.mode = (attributes_.mode & S_IFMT) | *change.mode;
             mode_.store(attributes_.mode, std::memory_order_relaxed);
@@ -338,6 +344,21 @@ SysResult<void> HostInode::change(const AttributeChange& change) {
     std::lock_guard lock(mutex_);
     take_attributes(answer.reply.attributes);
     return {};
+}
+
+void HostInode::settle_times() {
+    if (times_posted_.load(std::memory_order_acquire)) [[unlikely]] {
+        times_posted_.store(false, std::memory_order_relaxed);
+        host().client().flush();
+    }
+}
+
+void HostInode::keep_mode(uint32_t mode) {
+    if (!(mode & (S_ISUID | S_ISGID))) [[likely]]
+        return;
+    AttributeChange change;
+    change.mode = mode & 07777;
+    (void)this->change(change);
 }
 
 // --- Names ---
@@ -887,6 +908,7 @@ void HostInode::lost_name(NodeId node, bool whole) {
         gone = attributes_.links <= 1 || S_ISDIR(attributes_.mode);
         if (attributes_.links > 0) attributes_.links = S_ISDIR(attributes_.mode) ? 0 : attributes_.links - 1;
         attributes_known_ = attributes_known_ && gone;
+        was_written();
     }
     Ref<HostInode> pin;
     std::lock_guard lock(host().mutex_);

@@ -260,6 +260,7 @@ namespace {
 // What the pod may see: security.* would be the host's labels, trusted.* its overlays, system.posix_acl_* rules that
 // the permission checks here do not know.
 SysResult<void> allowed_xattr(std::string_view name) {
+    if (name == "user.") return Errno(EINVAL);
     if (name.starts_with("user.") && name.size() > 5) return {};
     if (name == "security.capability") return {};
     return Errno(EOPNOTSUPP);

@@ -404,6 +404,14 @@ SysResult<void> OverlayDirectory::list(Task&, int64_t after, const EmitEntry& em
     return list_entries(*listing_, after, emit);
 }
 
+SysResult<void> OverlayInode::sync_names(Task& task) {
+    Inode* up = upper();
+    if (up == nullptr) return {};
+    // Without a place: nobody shall hear of this opening.
+    Ref<File> file = TRY(up->open(task, Path(), O_RDONLY | O_DIRECTORY));
+    return file->sync(task, false);
+}
+
 // --- Directories, changing ---
 
 SysResult<bool> OverlayInode::remove_whiteout(std::string_view name) {

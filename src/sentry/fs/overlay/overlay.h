@@ -87,6 +87,7 @@ class OverlayInode final : public Inode {
     SysResult<void> set_xattr(std::string_view name, std::string_view value, int flags) override;
     SysResult<void> remove_xattr(std::string_view name) override;
     SysResult<std::vector<std::string>> list_xattrs() override;
+    SysResult<void> sync_names(Task& task);  // fsync of a directory: what the upper one holds of it
 
   private:
     friend class OverlayFileSystem;
@@ -131,6 +132,9 @@ class OverlayDirectory final : public DirectoryFile {
   public:
     OverlayDirectory(Path path, int flags, Ref<OverlayInode> inode)
         : DirectoryFile(std::move(path), flags), inode_(std::move(inode)) {}
+
+    SysResult<void> sync(Task& task, bool) override { return inode_->sync_names(task); }
+    bool syncs_at_once() override { return false; }
 
   protected:
     SysResult<void> list(Task& task, int64_t after, const EmitEntry& emit) override;
