@@ -177,12 +177,18 @@ std::vector<std::string> Cgroup::procs_files() const {
 
 Result<std::vector<pid_t>> Cgroup::processes() const {
     std::vector<pid_t> pids;
-    // Every hierarchy has all of them; the freezer's is the one whose content matters for pause and kill.
-    auto found = record_.paths.find("freezer");
-    if (found == record_.paths.end()) found = record_.paths.begin();
-    if (found == record_.paths.end()) return pids;
-    auto collected = collect_processes(found->second, pids);
-    if (!collected.ok()) return sys_error("listing the processes of cgroup " + found->second, collected.error().value);
+    // Every hierarchy has all of them; the freezer's is the one whose content matters for pause and kill. Somebody may
+    // have removed one, as may be done with what nothing runs in: then another tells.
+    std::vector<std::string> all = directories();
+    if (auto freezer = record_.paths.find("freezer"); freezer != record_.paths.end())
+        all.insert(all.begin(), freezer->second);
+    for (const std::string& directory : all) {
+        auto collected = collect_processes(directory, pids);
+        if (collected.ok()) break;
+        pids.clear();
+        if (collected.error().value != ENOENT && collected.error().value != ENODEV)
+            return sys_error("listing the processes of cgroup " + directory, collected.error().value);
+    }
     return pids;
 }
 

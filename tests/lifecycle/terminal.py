@@ -112,8 +112,8 @@ def shell_tests(name, session, winch=False):
     tell(f"{name}-background", session.ask("sleep 0.2 & wait; echo wai''ted", "waited"), session.all)
     session.expect("prompt> ")
     if winch:
-        session.send("trap 'echo win''ched' WINCH\n")
-        session.expect("prompt> ")
+        session.send("trap 'echo win''ched' WINCH; echo wai''ting\n")
+        session.expect("waiting")
     set_size(session.master, 44, 122)
     good = False
     for _ in range(50):
