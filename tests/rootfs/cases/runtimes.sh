@@ -30,4 +30,4 @@ func main() {
 	var p *int; *p = 1
 }
 END
-export CGO_ENABLED=0 HOME=/root; go build -o a a.go && ./a x y; go vet a.go; echo $?; go version | cut -d' ' -f1-2,4; go run a.go z | head -1; gofmt -l a.go
+export CGO_ENABLED=0 HOME=/root; go build -o a a.go && ./a x y; go vet a.go; echo $?; go version | cut -d' ' -f1-2,4; go run a.go z | sed -n 1p; gofmt -l a.go
