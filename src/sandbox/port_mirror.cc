@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "base/log.h"
+#include "sandbox/udp_peers.h"
 
 namespace casemate::sandbox {
 
@@ -58,13 +59,17 @@ void PortMirror::ask(uint64_t generation) {
 
 void PortMirror::update(const guest::GetListenersReply& reply) {
     std::set<Port> wanted;
-    for (int i = 0; i < std::min(reply.listeners_size(), kMostListeners); ++i) {
-        const guest::Listener& one = reply.listeners(i);
-        if (one.port() == 0 || one.port() > 65535) continue;
-        auto number = static_cast<uint16_t>(one.port());
-        if (one.v4()) wanted.insert({number, false});
-        if (one.v6()) wanted.insert({number, true});
-    }
+    auto want = [&](const auto& list, bool datagrams) {
+        for (int i = 0; i < std::min(list.size(), kMostListeners); ++i) {
+            const guest::Listener& one = list[i];
+            if (one.port() == 0 || one.port() > 65535) continue;
+            auto number = static_cast<uint16_t>(one.port());
+            if (one.v4()) wanted.insert({number, false, datagrams});
+            if (one.v6()) wanted.insert({number, true, datagrams});
+        }
+    };
+    want(reply.listeners(), false);
+    want(reply.datagrams(), true);
     std::erase_if(listeners_, [&](auto& one) {
         if (wanted.contains(one.first)) return false;
         loop_.remove(one.second.get());
@@ -75,14 +80,20 @@ void PortMirror::update(const guest::GetListenersReply& reply) {
 }
 
 void PortMirror::open(Port port) {
-    auto listener = listen_on_loopback(port.number, port.v6);
+    auto listener =
+        port.datagrams ? bind_loopback_datagrams(port.number, port.v6) : listen_on_loopback(port.number, port.v6);
     if (!listener.ok()) {
-        log::info("port {} of the pod is not reached by {} outside: {}", port.number, port.v6 ? "::1" : "127.0.0.1",
-                  strerrordesc_np(listener.error().value));
+        log::info("{} port {} of the pod is not reached by {} outside: {}", port.datagrams ? "UDP" : "TCP", port.number,
+                  port.v6 ? "::1" : "127.0.0.1", strerrordesc_np(listener.error().value));
         return;
     }
     int fd = listener->get();
-    auto done = loop_.watch(fd, EPOLLIN, [this, port, fd](uint32_t) { accept(port, fd); });
+    auto done = loop_.watch(fd, EPOLLIN, [this, port, fd](uint32_t) {
+        if (port.datagrams)
+            accept_datagrams(port, fd);
+        else
+            accept(port, fd);
+    });
     if (done.ok()) listeners_.emplace(port, std::move(*listener));
 }
 
@@ -94,12 +105,25 @@ void PortMirror::accept(Port port, int listener) {
     // to ask for them, and a pod that dies does not look like one that has finished.
     linger at_once{1, 0};
     setsockopt(connection.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+    hand_over(port, std::move(connection), {});
+}
+
+void PortMirror::accept_datagrams(Port port, int listener) {
+    for (UdpPeer& peer : accept_udp_peers(listener, port.number, port.v6)) {
+        // As connections: what the guest kernel is too slow for is lost.
+        if (handing_over_->load() < kMostHandingOver) hand_over(port, std::move(peer.socket), std::move(peer.first));
+    }
+}
+
+void PortMirror::hand_over(Port port, UniqueFd socket, std::vector<std::string> first) {
     handing_over_->fetch_add(1);
-    std::thread([&guest = guest_, port, connection = std::move(connection), count = handing_over_] {
+    std::thread([&guest = guest_, port, socket = std::move(socket), first = std::move(first), count = handing_over_] {
         guest::ConnectPortRequest request;
         request.set_port(port.number);
         request.set_v6(port.v6);
-        auto stream = guest.send_stream(connection.get());
+        request.set_datagrams(port.datagrams);
+        for (const std::string& one : first) request.add_first(one);
+        auto stream = guest.send_stream(socket.get());
         if (stream.ok()) {
             request.set_stream(*stream);
             auto done = guest.connect_port(request);

@@ -1,8 +1,10 @@
-// PortMirror: what dials 127.0.0.1 or ::1 on the host's side of the pod's network namespace (kubectl port-forward) gets
-// to the pod's listener on that port: for each of them there is one here, in the namespace, and what it accepts is
-// passed to the guest kernel as a descriptor (docs/decisions/0006-ports-on-the-hosts-loopback.md).
+// PortMirror: what dials 127.0.0.1 or ::1 on the host's side of the pod's network namespace (kubectl port-forward), or
+// sends datagrams there, gets to the pod's listener or UDP socket on that port: for each of them there is one here, in
+// the namespace, and what it accepts is passed to the guest kernel as a descriptor, of UDP a socket for each peer
+// (docs/decisions/0006-ports-on-the-hosts-loopback.md).
 //
-// It only listens on loopback addresses, and only accepts: the pod gets no way to connect to anything by it. What the
+// It only listens on loopback addresses, and only accepts: the pod gets no way to connect to anything by it, since no
+// socket that it is given can be connected again. What the
 // guest kernel tells is hostile: ports are checked and bounded in number, and it is asked at most some times a second.
 // All of it runs on the loop's thread, which is in the namespace, but handing over a connection, which may have to wait
 // for the guest kernel. Everything ends with the process.
@@ -11,6 +13,8 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <string>
+#include <vector>
 
 #include "base/unique_fd.h"
 #include "guest_api/guest_client.h"
@@ -30,13 +34,15 @@ class PortMirror {
   private:
     struct Port {
         uint16_t number;
-        bool v6;
+        bool v6, datagrams;
         friend auto operator<=>(const Port&, const Port&) = default;
     };
     void ask(uint64_t generation);
     void update(const guest::GetListenersReply& reply);
     void open(Port port);
     void accept(Port port, int listener);
+    void accept_datagrams(Port port, int listener);
+    void hand_over(Port port, UniqueFd socket, std::vector<std::string> first);
 
     linux::EventLoop& loop_;
     guest_api::GuestClient& guest_;

@@ -7,8 +7,12 @@ usage: peer.py COMMAND ADDRESS PORT [NUMBER]
   sink    sends NUMBER bytes to a server and compares what it has got
   source  takes NUMBER bytes from a server and compares
   udp-serve, udp: echo of datagrams
+  udp-burst  NUMBER datagrams before the first answer is read, which come in order
+  udp-many   NUMBER sockets, one after another
   urgent  sends urgent bytes to a server that asks for them so ("urgent"), which answers what it has seen
   half-close  sends NUMBER bytes to an echo, ends, and reads until the end
+  syn-flood, fragment-flood  for NUMBER seconds: SYNs of strangers on this link that never answer, and first parts of
+          datagrams whose others never come; "ready" is said when some thousand have gone
   ping    echo requests with NUMBER bytes
   refused, reset, timeout, unreachable: expects that error of connect or of a read
 """
@@ -21,6 +25,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 
 
 def data(total, seed):
@@ -97,6 +102,33 @@ def family_of(address):
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
+def flood(address, port, syn, seconds):
+    out = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    to = socket.inet_aton(address)
+    pool, sent, end = random.Random(4712), 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        source = to[:3] + bytes([pool.randrange(100, 250)])
+        if syn:
+            head = struct.pack("!HHIIBBHHH", pool.randrange(1024, 65536), port, pool.getrandbits(32), 0, 5 << 4, 2, 8192, 0, 0)
+            total = sum(struct.unpack("!20H", source + to + struct.pack("!HH", 6, len(head)) + head + bytes(8)))
+            while total >> 16:
+                total = (total & 0xffff) + (total >> 16)
+            body, fragment, protocol = head[:16] + struct.pack("!H", total ^ 0xffff) + head[18:], 0, 6
+        else:
+            body, fragment, protocol = bytes(1400), 0x2000, 17
+        # The kernel fills in the header's checksum and length.
+        header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 0, pool.getrandbits(16), fragment, 64, protocol, 0, source, to)
+        try:
+            out.sendto(header + body, (address, 0))
+        except OSError:
+            pass
+        sent += 1
+        if sent == 5000:
+            print("ready", flush=True)
+        if sent % 100 == 0:
+            time.sleep(0.005)
+
+
 def main():
     command, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
     number = int(sys.argv[4]) if len(sys.argv) > 4 else 0
@@ -128,6 +160,31 @@ def main():
             client.send(sent)
             assert client.recv(65536) == sent, size
         print("udp ok")
+        return
+    if command in ("syn-flood", "fragment-flood"):
+        flood(address, port, command == "syn-flood", number)
+        return
+    if command == "udp-burst":
+        client = socket.socket(family, socket.SOCK_DGRAM)
+        client.settimeout(20)
+        client.connect((address, port))
+        for i in range(number):
+            client.send(b"%d" % i)
+        for i in range(number):
+            assert client.recv(100) == b"%d" % i, i
+        print("burst ok")
+        return
+    if command == "udp-many":
+        clients = []
+        for i in range(number):
+            client = socket.socket(family, socket.SOCK_DGRAM)
+            client.settimeout(20)
+            clients.append(client)
+            for word in (b"first of %d" % i, b"second of %d" % i):
+                client.sendto(word, (address, port))
+                got, sender = client.recvfrom(100)
+                assert got == word and sender[:2] == (address, port), (got, sender)
+        print("many ok")
         return
     if command == "ping":
         v6 = family == socket.AF_INET6

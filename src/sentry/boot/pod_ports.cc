@@ -21,10 +21,12 @@ constexpr Nanoseconds kPause = kSecond / 200;  // several changes are told at on
 
 PodPorts::PodPorts(Ref<Network> network, TimerThread& timers) : network_(std::move(network)), timers_(timers) {
     network_->tcp_ports().listener_changes().add(*this);
+    network_->udp_ports().listener_changes().add(of_datagrams_);
 }
 
 PodPorts::~PodPorts() {
     network_->tcp_ports().listener_changes().remove(*this);
+    network_->udp_ports().listener_changes().remove(of_datagrams_);
     timers_.cancel(*this);
 }
 
@@ -41,18 +43,26 @@ void PodPorts::get_listeners(uint64_t generation, Answer<v1::GetListenersReply> 
     answer();
 }
 
+// Neither part ever becomes smaller.
+uint64_t PodPorts::generation() {
+    return network_->tcp_ports().listener_generation() + network_->udp_ports().listener_generation();
+}
+
 void PodPorts::answer() {
-    PortTable& ports = network_->tcp_ports();
     std::lock_guard lock(mutex_);
     if (asked_.empty()) return;
     v1::GetListenersReply reply;
-    reply.set_generation(ports.listener_generation());  // before the list: a change between the two is told again
-    for (const PortTable::Reached& one : ports.loopback_listeners(kMostListeners)) {
-        v1::Listener& listener = *reply.add_listeners();
-        listener.set_port(one.port);
-        listener.set_v4(one.v4);
-        listener.set_v6(one.v6);
-    }
+    reply.set_generation(generation());  // before the lists: a change between the two is told again
+    auto tell = [](PortTable& ports, auto& list) {
+        for (const PortTable::Reached& one : ports.loopback_listeners(kMostListeners)) {
+            v1::Listener& listener = *list.Add();
+            listener.set_port(one.port);
+            listener.set_v4(one.v4);
+            listener.set_v6(one.v6);
+        }
+    };
+    tell(network_->tcp_ports(), *reply.mutable_listeners());
+    tell(network_->udp_ports(), *reply.mutable_datagrams());
     std::erase_if(asked_, [&](Asked& one) {
         if (one.generation == reply.generation()) return false;
         one.answer.ok(reply);
@@ -67,7 +77,9 @@ void PodPorts::connect_port(const v1::ConnectPortRequest& request, UniqueFd stre
     if (!stream) return static_cast<void>(answer.fail(invalid("the request brings no connection", "stream")));
     InetEndpoint peer{request.v6() ? InetAddress::loopback6() : InetAddress::v4(INADDR_LOOPBACK),
                       static_cast<uint16_t>(request.port())};
-    auto done = connections_.add(std::move(stream), network_, peer);
+    auto done = request.datagrams() ? connections_.add_datagrams(std::move(stream), network_, peer,
+                                                                 {request.first().begin(), request.first().end()})
+                                    : connections_.add(std::move(stream), network_, peer);
     if (done.ok()) return static_cast<void>(answer.ok());
     bool many = done.error().value == EMFILE;
     answer.fail(guest_api::failure(many ? guest_api::Code::kResourceExhausted : guest_api::Code::kUnavailable,

@@ -26,12 +26,24 @@ class PodPorts final : private Waiter, private Timer {
         uint64_t generation;
         guest_api::Answer<guest_api::v1::GetListenersReply> answer;
     };
-    // Whoever changes the table holds locks: the timer's thread answers, a little later.
+    uint64_t generation();
+    // Whoever changes a table holds locks: the timer's thread answers, a little later.
     bool notified(uint32_t) override;
     void expired() override { answer(); }
     void answer();
 
+    // A waiter is in one queue only.
+    class OfDatagrams final : public Waiter {
+      public:
+        explicit OfDatagrams(PodPorts& ports) : ports_(ports) {}
+        bool notified(uint32_t events) override { return ports_.notified(events); }
+
+      private:
+        PodPorts& ports_;
+    };
+
     const Ref<Network> network_;
+    OfDatagrams of_datagrams_{*this};
     TimerThread& timers_;
     std::mutex mutex_;
     std::vector<Asked> asked_;  // guarded by mutex_

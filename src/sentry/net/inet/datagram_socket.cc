@@ -46,8 +46,10 @@ SysResult<void> DatagramSocket::connect(Task&, const SocketAddress& address, boo
         bound_by_connect_ = false;
         return {};
     }
-    InetEndpoint peer = TRY(parse(address, v6() ? Use::kSend : Use::kConnect));
-    int link = scope_of(address);
+    return connect_to(TRY(parse(address, v6() ? Use::kSend : Use::kConnect)), scope_of(address));
+}
+
+SysResult<void> DatagramSocket::connect_to(InetEndpoint peer, int link) {
     InetAddress source;
     {
         std::lock_guard lock(mutex_);

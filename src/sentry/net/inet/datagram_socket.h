@@ -35,6 +35,7 @@ class DatagramSocket : public InetSocket {
     void hear_error(QueuedError error, bool hard);
 
   protected:
+    SysResult<void> connect_to(InetEndpoint peer, int link);
     // How a packet goes out: by options, or by a control message.
     struct Header {
         int hop_limit = 64, traffic_class = 0;

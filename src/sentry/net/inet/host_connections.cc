@@ -7,13 +7,17 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+
+#include "sentry/net/inet/host_datagrams.h"
 
 namespace casemate::sentry {
 namespace {
 
 constexpr size_t kBuffer = 64 << 10;  // per direction
-constexpr int kLookAgainMs = 20;
+constexpr Nanoseconds kLookAgain = kSecond / 50;
+constexpr size_t kLargestDatagram = 64 << 10;
 constexpr Nanoseconds kMostLingering = 60 * kSecond;
 
 // Bytes on their way; refilled only when it is empty.
@@ -39,55 +43,44 @@ struct Buffer {
 
 }  // namespace
 
-// Rings the thread out of its poll.
-class HostConnections::Doorbell final : public Waiter {
-  public:
-    explicit Doorbell(UniqueFd fd) : fd_(std::move(fd)) {}
-    bool notified(uint32_t) override {
-        ring();
-        return true;
-    }
-    void ring() {
-        if (rung_.exchange(true)) return;
-        uint64_t one = 1;
-        static_cast<void>(!::write(fd_.get(), &one, sizeof(one)));
-    }
-    void answer() {
-        uint64_t count;
-        static_cast<void>(!::read(fd_.get(), &count, sizeof(count)));
-        rung_ = false;
-    }
-    int fd() const { return fd_.get(); }
+void Doorbell::ring() {
+    if (rung_.exchange(true)) return;
+    uint64_t one = 1;
+    static_cast<void>(!::write(fd_.get(), &one, sizeof(one)));
+}
 
-  private:
-    const UniqueFd fd_;
-    std::atomic<bool> rung_{false};
-};
+void Doorbell::answer() {
+    uint64_t count;
+    static_cast<void>(!::read(fd_.get(), &count, sizeof(count)));
+    rung_ = false;
+}
 
-// One connection; of the thread alone.
-class HostConnections::Pump {
+// One connection.
+class HostConnections::Pump final : public HostPassage {
   public:
-    Pump(UniqueFd host, Ref<TcpSocket> client, Doorbell& bell)
-        : host_(std::move(host)), client_(std::move(client)), bell_(bell) {
+    Pump(UniqueFd host, Ref<TcpSocket> client, Doorbell& bell, std::atomic<size_t>& count)
+        : host_(std::move(host)), client_(std::move(client)), ring_(bell), count_(count) {
         client_->waiters()->queue.add(ring_);
     }
-    ~Pump() {
+    ~Pump() override {
+        count_.fetch_sub(1);
         client_->waiters()->queue.remove(ring_);
         if (reset_) client_->options().linger_seconds = 0;
         client_->closed();
     }
 
-    pollfd wanted() const {
+    pollfd wanted() const override {
         short events = 0;
         if (lingers()) return {-1, 0, 0};
         if (to_guest_.wants()) events |= POLLIN;
         if (!to_host_.empty()) events |= POLLOUT;
         return {host_.get(), events, 0};
     }
-    // Both ends have ended, but the host has not taken everything yet: closing would be a reset.
-    bool lingers() const { return lingering_until_ != 0; }
-    // Moves what can be moved; false: the connection has ended. `events`: as poll() answered.
-    bool step(short events) {
+    Deadline look_again() const override {
+        if (!lingers()) return std::nullopt;
+        return monotonic_now() + kLookAgain;
+    }
+    bool step(short events, std::span<std::byte>) override {
         if (lingers()) return !all_sent() && monotonic_now() < lingering_until_;
         if (events & POLLERR) return reset();
         for (bool moved = true; moved;) {
@@ -135,17 +128,8 @@ class HostConnections::Pump {
     }
 
   private:
-    class Ring final : public Waiter {
-      public:
-        explicit Ring(Doorbell& bell) : bell_(bell) {}
-        bool notified(uint32_t) override {
-            bell_.ring();
-            return true;
-        }
-
-      private:
-        Doorbell& bell_;
-    };
+    // Both ends have ended, but the host has not taken everything yet: closing would be a reset.
+    bool lingers() const { return lingering_until_ != 0; }
     bool all_sent() const {
         int waiting = 0;
         return ::ioctl(host_.get(), SIOCOUTQ, &waiting) != 0 || waiting == 0;
@@ -157,8 +141,8 @@ class HostConnections::Pump {
 
     const UniqueFd host_;
     const Ref<TcpSocket> client_;
-    Doorbell& bell_;
-    Ring ring_{bell_};
+    Ring ring_;
+    std::atomic<size_t>& count_;  // of connections, this one among them
     Buffer to_guest_, to_host_;
     bool reset_ = false;
     Nanoseconds lingering_until_ = 0;
@@ -189,7 +173,7 @@ SysResult<void> HostConnections::add(UniqueFd host, Ref<Network> network, const 
         Ref<TcpSocket> client = TRY(TcpSocket::dial(std::move(network), peer));
         std::lock_guard lock(mutex_);
         if (!bell_) TRY(start_locked());
-        arrived_.push_back(std::make_unique<Pump>(std::move(host), std::move(client), *bell_));
+        arrived_.push_back(std::make_unique<Pump>(std::move(host), std::move(client), *bell_, count_));
         bell_->ring();
         return {};
     };
@@ -198,29 +182,68 @@ SysResult<void> HostConnections::add(UniqueFd host, Ref<Network> network, const 
     return begun;
 }
 
+SysResult<void> HostConnections::add_datagrams(UniqueFd host, Ref<Network> network, const InetEndpoint& peer,
+                                               std::vector<std::string> first) {
+    Ref<UdpSocket> client = TRY(UdpSocket::dial(std::move(network), peer));
+    std::lock_guard lock(mutex_);
+    auto begin = [&]() -> SysResult<void> {
+        if (!bell_) TRY(start_locked());
+        if (arrived_.size() >= kMostPeers) return Errno(EMFILE);
+        return {};
+    };
+    auto begun = begin();
+    if (!begun.ok()) {
+        client->closed();
+        return begun;
+    }
+    arrived_.push_back(std::make_unique<HostDatagrams>(std::move(host), std::move(client), *bell_, std::move(first)));
+    bell_->ring();
+    return {};
+}
+
+// UDP peers that came beyond what there may be push out those that have been silent for longest.
+void HostConnections::forget_old_peers(std::vector<std::unique_ptr<HostPassage>>& passages) {
+    auto peers = static_cast<size_t>(
+        std::ranges::count_if(passages, [](const auto& one) { return one->last_used().has_value(); }));
+    for (; peers > kMostPeers; peers--) {
+        auto oldest = passages.end();
+        for (auto it = passages.begin(); it != passages.end(); ++it) {
+            Deadline used = (*it)->last_used();
+            if (used && (oldest == passages.end() || *used < *(*oldest)->last_used())) oldest = it;
+        }
+        passages.erase(oldest);
+    }
+}
+
 void HostConnections::run() {
-    std::vector<std::unique_ptr<Pump>> pumps;
+    std::vector<std::unique_ptr<HostPassage>> passages;
     std::vector<pollfd> polled;
+    auto scratch = std::make_unique_for_overwrite<std::byte[]>(kLargestDatagram);
     while (!stop_) {
+        // New ones have not been polled: they are tried.
+        for (size_t i = passages.size(); i-- > 0;) {
+            if (passages[i]->step(i + 1 < polled.size() ? polled[i + 1].revents : 0, {scratch.get(), kLargestDatagram}))
+                continue;
+            passages.erase(passages.begin() + static_cast<ptrdiff_t>(i));
+        }
+        bool more = false;
         {
             std::lock_guard lock(mutex_);
-            for (auto& one : arrived_) pumps.push_back(std::move(one));
+            more = !arrived_.empty();
+            for (auto& one : arrived_) passages.push_back(std::move(one));
             arrived_.clear();
         }
-        // New ones have not been polled: they are tried.
-        polled.resize(1 + pumps.size(), pollfd{-1, 0, 0});
-        for (size_t i = pumps.size(); i-- > 0;) {
-            if (pumps[i]->step(polled[i + 1].revents)) continue;
-            pumps.erase(pumps.begin() + static_cast<ptrdiff_t>(i));
-            count_.fetch_sub(1);
-        }
+        forget_old_peers(passages);
         polled.assign(1, pollfd{bell_->fd(), POLLIN, 0});
-        bool lingering = false;
-        for (auto& pump : pumps) {
-            polled.push_back(pump->wanted());
-            lingering |= pump->lingers();
+        Deadline again;
+        for (auto& passage : passages) {
+            polled.push_back(passage->wanted());
+            if (Deadline one = passage->look_again()) again = std::min(again.value_or(*one), *one);
         }
-        if (poll(polled.data(), polled.size(), lingering ? kLookAgainMs : -1) < 0)
+        int patience = more ? 0 : -1;
+        if (again && !more)
+            patience = static_cast<int>(std::clamp<Nanoseconds>((*again - monotonic_now()) / 1'000'000 + 1, 0, 60'000));
+        if (poll(polled.data(), polled.size(), patience) < 0)
             for (pollfd& one : polled) one.revents = 0;
         // What rings from here on is seen by the next poll.
         bell_->answer();

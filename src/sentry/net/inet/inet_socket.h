@@ -88,6 +88,7 @@ class InetSocket : public Socket {
     bool accepted_ = false;  // shares its listener's
     bool listens_ = false;
     bool has_peer_ = false;
+    bool chose_port_ = false;  // bound to a port that the application named
 
   protected:
     // Changed with PortTable::mutex_ and mutex_ both held; read with either.

@@ -81,6 +81,8 @@ SysResult<uint16_t> PortTable::bind(InetSocket& socket, const InetEndpoint& want
     if (wanted.port != 0) {
         if (conflicts_locked(socket, wanted) || waits_locked(socket, wanted)) return Errno(EADDRINUSE);
         insert_locked(socket, wanted);
+        socket.chose_port_ = true;
+        if (serves_locked(socket)) listeners_changed_locked();
         return wanted.port;
     }
     auto [first, last] = socket.network().settings().port_range();
@@ -136,9 +138,11 @@ void PortTable::add_accepted(InetSocket& socket, const InetEndpoint& local, cons
 
 void PortTable::set_peer(InetSocket& socket, const InetEndpoint& local, const InetEndpoint& peer) {
     std::lock_guard lock(mutex_);
+    bool served = serves_locked(socket);
     socket.local_.address = local.address;
     socket.peer_ = peer;
     socket.has_peer_ = peer.port != 0 || !peer.address.is_any();
+    if (served != serves_locked(socket)) listeners_changed_locked();
 }
 
 SysResult<void> PortTable::listen(InetSocket& socket) {
@@ -156,6 +160,11 @@ SysResult<void> PortTable::listen(InetSocket& socket) {
     return {};
 }
 
+bool PortTable::serves_locked(const InetSocket& socket) {
+    if (socket.type() == SOCK_STREAM) return socket.listens_;
+    return socket.protocol() == IPPROTO_UDP && socket.bound_ && socket.chose_port_ && !socket.has_peer_;
+}
+
 void PortTable::listeners_changed_locked() {
     listener_generation_.fetch_add(1, std::memory_order_acq_rel);
     listener_changes_.notify(~0u, ~0u);
@@ -169,7 +178,7 @@ std::vector<PortTable::Reached> PortTable::loopback_listeners(size_t most) {
         Reached reached{port, false, false};
         for (InetSocket* socket : users) {
             int bound = socket->options().bound_device;
-            if (!socket->listens_ || (bound != 0 && bound != Interfaces::kLoopback)) continue;
+            if (!serves_locked(*socket) || (bound != 0 && bound != Interfaces::kLoopback)) continue;
             reached.v4 |= overlap(socket->local_.address, socket->v6_only(), loopback4, false);
             reached.v6 |= socket->v6() && overlap(socket->local_.address, socket->v6_only(), loopback6, false);
         }
@@ -188,8 +197,8 @@ void PortTable::release(InetSocket& socket) {
         std::erase(it->second, &socket);
         if (it->second.empty()) by_port_.erase(it);
     }
-    if (socket.listens_) listeners_changed_locked();
-    socket.bound_ = socket.listens_ = socket.has_peer_ = socket.accepted_ = false;
+    if (serves_locked(socket)) listeners_changed_locked();
+    socket.bound_ = socket.listens_ = socket.has_peer_ = socket.accepted_ = socket.chose_port_ = false;
     socket.local_ = {};
 }
 

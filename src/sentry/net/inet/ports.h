@@ -50,7 +50,8 @@ class PortTable {
     // Raw sockets: no ports (all are at 0), no conflicts. Also changes the address of one that is there.
     SysResult<void> bind_raw(InetSocket& socket, const InetAddress& local);
     std::vector<Ref<InetSocket>> find_raw(int protocol, const InetAddress& to, const InetAddress& from, int link);
-    // The ports on which a TCP listener is reached by 127.0.0.1 or ::1, the lowest `most` of them.
+    // The ports on which somebody waits for strangers and is reached by 127.0.0.1 or ::1, the lowest `most` of them: a
+    // TCP listener, or a UDP socket that is not connected and whose port its application chose.
     struct Reached {
         uint16_t port;
         bool v4, v6;
@@ -69,6 +70,7 @@ class PortTable {
     bool conflicts_locked(InetSocket& socket, const InetEndpoint& wanted);
     void insert_locked(InetSocket& socket, const InetEndpoint& local);
 
+    static bool serves_locked(const InetSocket& socket);
     void listeners_changed_locked();
 
     std::mutex mutex_;

@@ -192,6 +192,24 @@ SysResult<size_t> UdpSocket::send_corked(SendRequest& request, size_t size, bool
     return size;
 }
 
+SysResult<Ref<UdpSocket>> UdpSocket::dial(Ref<Network> network, const InetEndpoint& peer) {
+    auto socket =
+        make_ref<UdpSocket>(peer.address.is_v4() ? AF_INET : AF_INET6, int{IPPROTO_UDP}, std::move(network), 0u);
+    auto connected = socket->connect_to(peer, 0);
+    if (connected.ok()) return socket;
+    socket->closed();
+    return connected.take_error();
+}
+
+bool UdpSocket::push(std::span<const std::byte> datagram) {
+    IoBuffer bytes = IoBuffer::kernel(const_cast<std::byte*>(datagram.data()), datagram.size());
+    SendRequest request{bytes};
+    auto out = prepare(request);
+    auto data = Packet::copy_from(bytes, datagram.size());
+    if (out.ok() && data.ok()) static_cast<void>(transmit(*out, std::move(*data)));
+    return take_error() == 0;
+}
+
 SysResult<size_t> UdpSocket::send(Task& task, SendRequest& request) {
     size_t size = request.data.remaining();
     if (size > 0xffff) return Errno(EMSGSIZE);

@@ -15,6 +15,12 @@ class UdpSocket final : public DatagramSocket {
     SysResult<bool> set_family_option(Task& task, int level, int name, std::span<const std::byte> value) override;
     SysResult<OptionBytes> get_family_option(Task& task, int level, int name, size_t room) override;
 
+    // A peer on the host (net/inet/host_datagrams.h): no task stands behind it, and nothing waits.
+    static SysResult<Ref<UdpSocket>> dial(Ref<Network> network, const InetEndpoint& peer);
+    // False: nobody is bound to the peer's port. What its queue has no room for is lost.
+    bool push(std::span<const std::byte> datagram);
+    std::optional<Packet> pull() { return queue_.take(); }
+
   private:
     SysResult<void> bind_for_sending() override {
         TRY(ports().bind(*this, {any(), 0}));
