@@ -504,6 +504,125 @@ CASE(ring_cuts_what_is_too_long) {
     EXPECT_EQ(ring.slot(0)->tp_len, 1042u);
     EXPECT_EQ(ring.slot(0)->tp_snaplen, 512u - 66);
 }
+// TPACKET_V3: blocks of frames.
+struct Blocks {
+    tpacket_req3 request{};
+    char* memory;
+    explicit Blocks(int fd, unsigned patience_ms, unsigned own = 0) {
+        request = {.tp_block_size = 4096, .tp_block_nr = 2, .tp_frame_size = 2048, .tp_frame_nr = 4};
+        request.tp_retire_blk_tov = patience_ms;
+        request.tp_sizeof_priv = own;
+        OK(set(fd, SOL_PACKET, PACKET_VERSION, TPACKET_V3));
+        OK(setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &request, sizeof request));
+        memory = (char*)OK(mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+    }
+    tpacket_block_desc* block(unsigned i) { return (tpacket_block_desc*)(memory + i * 4096); }
+    uint32_t status(unsigned i) { return __atomic_load_n(&block(i)->hdr.bh1.block_status, __ATOMIC_ACQUIRE); }
+    void release(unsigned i) { __atomic_store_n(&block(i)->hdr.bh1.block_status, TP_STATUS_KERNEL, __ATOMIC_RELEASE); }
+    tpacket3_hdr* first(unsigned i) { return (tpacket3_hdr*)((char*)block(i) + block(i)->hdr.bh1.offset_to_first_pkt); }
+};
+static const tpacket3_hdr* next(const tpacket3_hdr* frame) {
+    return (const tpacket3_hdr*)((const char*)frame + frame->tp_next_offset);
+}
+CASE(blocks_come_after_a_while) {
+    own_network();
+    int fd = packet(SOCK_RAW, ETH_P_IP);
+    bound_to(SOCK_DGRAM, "127.0.0.1", 4000);
+    Blocks ring(fd, 20);
+    EXPECT_EQ(ready(fd, POLLIN), 0);
+    unsigned seen = 0;
+    for (const char* text : {"one", "second", "the third"}) udp(text);
+    for (unsigned i = 0; seen < 3; i++) {
+        await_input(fd);
+        tpacket_block_desc* block = ring.block(i % 2);
+        EXPECT_EQ(ring.status(i % 2), TP_STATUS_USER | TP_STATUS_BLK_TMO);
+        EXPECT_EQ(block->version, TPACKET_V3);
+        EXPECT_EQ(block->offset_to_priv, 48u);
+        EXPECT_EQ(block->hdr.bh1.offset_to_first_pkt, 48u);
+        EXPECT_EQ(block->hdr.bh1.seq_num, i + 1);
+        EXPECT(block->hdr.bh1.num_pkts > 0);
+        const tpacket3_hdr* frame = ring.first(i % 2);
+        for (unsigned n = 0; n < block->hdr.bh1.num_pkts; n++, frame = next(frame)) {
+            std::string text = std::vector<std::string>{"one", "second", "the third"}[seen++];
+            EXPECT_EQ(frame->tp_len, 42 + text.size());
+            EXPECT_EQ(frame->tp_snaplen, 42 + text.size());
+            EXPECT_EQ(frame->tp_net, 96);
+            EXPECT_EQ(frame->tp_mac, 82);
+            EXPECT_EQ(std::string((char*)frame + frame->tp_net + 28, text.size()), text);
+            auto* from = (sockaddr_ll*)((char*)frame + TPACKET_ALIGN(sizeof(tpacket3_hdr)));
+            EXPECT_EQ(from->sll_ifindex, lo());
+            EXPECT_EQ(frame->tp_next_offset == 0, n + 1 == block->hdr.bh1.num_pkts);
+        }
+        ring.release(i % 2);
+        if (seen == 3) EXPECT_EQ(ready(fd, POLLIN), 0);
+    }
+}
+CASE(blocks_that_are_full_come_at_once) {
+    own_network();
+    int fd = packet(SOCK_RAW, ETH_P_IP);
+    bound_to(SOCK_DGRAM, "127.0.0.1", 4000);
+    Blocks ring(fd, 600'000, 13);
+    std::string text(1000, 'x');
+    for (int i = 0; i < 3; i++) udp(text.c_str());
+    EXPECT_EQ(ready(fd, POLLIN), 0);
+    udp(text.c_str());
+    await_input(fd);
+    EXPECT_EQ(ring.status(0), (uint32_t)TP_STATUS_USER);
+    EXPECT_EQ(ring.block(0)->hdr.bh1.num_pkts, 3u);
+    EXPECT_EQ(ring.block(0)->hdr.bh1.offset_to_first_pkt, 64u);
+    EXPECT_EQ(ring.block(0)->hdr.bh1.blk_len, 64 + 3 * 1128u);
+    EXPECT_EQ(ring.first(0)->tp_next_offset, 1128u);
+    EXPECT_EQ(ring.status(1), (uint32_t)TP_STATUS_KERNEL);
+    // The others fill the second block, and then there is none.
+    for (int i = 0; i < 5; i++) udp(text.c_str());
+    tpacket_stats_v3 stats{};
+    socklen_t size = sizeof stats;
+    OK(getsockopt(fd, SOL_PACKET, PACKET_STATISTICS, &stats, &size));
+    EXPECT_EQ(size, sizeof stats);
+    EXPECT_EQ(stats.tp_packets, 9u);
+    EXPECT_EQ(stats.tp_drops, 3u);
+    EXPECT_EQ(stats.tp_freeze_q_cnt, 1u);
+    EXPECT_EQ(ring.block(1)->hdr.bh1.num_pkts, 3u);
+    ring.release(0);
+    for (int i = 0; i < 4; i++) udp(text.c_str());
+    OK(getsockopt(fd, SOL_PACKET, PACKET_STATISTICS, &stats, &size));
+    EXPECT_EQ(stats.tp_drops, 1u);
+    EXPECT_EQ(ring.block(0)->hdr.bh1.num_pkts, 3u);
+    EXPECT_EQ(ring.block(0)->hdr.bh1.seq_num, 3u);
+}
+CASE(blocks_cut_what_is_too_long) {
+    own_network();
+    int fd = packet(SOCK_RAW, ETH_P_IP);
+    bound_to(SOCK_DGRAM, "127.0.0.1", 4000);
+    Blocks ring(fd, 20);
+    udp(std::string(9000, 'x').c_str());
+    // It takes a whole block, and the one that was begun goes as it is.
+    await_input(fd);
+    EXPECT_EQ(ring.block(0)->hdr.bh1.num_pkts, 0u);
+    ring.release(0);
+    await_input(fd);
+    EXPECT_EQ(ring.block(1)->hdr.bh1.num_pkts, 1u);
+    EXPECT_EQ(ring.first(1)->tp_len, 9042u);
+    EXPECT_EQ(ring.first(1)->tp_snaplen, 4096u - 48 - 82);
+}
+CASE(block_requests_that_are_refused) {
+    own_network();
+    int fd = packet();
+    OK(set(fd, SOL_PACKET, PACKET_VERSION, TPACKET_V3));
+    tpacket_req3 request{.tp_block_size = 4096, .tp_block_nr = 1, .tp_frame_size = 2048, .tp_frame_nr = 2};
+    auto ring = [&](size_t size) { return setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &request, size); };
+    FAILS(ring(sizeof(tpacket_req)), EINVAL);
+    request.tp_sizeof_priv = 4000;
+    FAILS(ring(sizeof request), EINVAL);
+    request.tp_sizeof_priv = UINT32_MAX;
+    FAILS(ring(sizeof request), EINVAL);
+    request.tp_sizeof_priv = 100;
+    OK(ring(sizeof request));
+    int version = TPACKET_V3;
+    socklen_t size = sizeof version;
+    OK(getsockopt(fd, SOL_PACKET, PACKET_HDRLEN, &version, &size));
+    EXPECT_EQ(version, sizeof(tpacket3_hdr));
+}
 CASE(ring_requests_that_are_refused) {
     own_network();
     int fd = packet();

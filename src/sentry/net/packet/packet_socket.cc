@@ -31,11 +31,34 @@ PacketSocket::PacketSocket(int type, uint16_t protocol, Ref<Network> network, ui
 
 void PacketSocket::closed() {
     network().taps().remove(*this);
-    std::lock_guard lock(mutex_);
-    closed_ = true;
-    queue_.clear();
-    queued_ = 0;
-    ring_.reset();
+    {
+        std::lock_guard lock(mutex_);
+        closed_ = true;
+        queue_.clear();
+        queued_ = 0;
+    }
+    drop_ring();
+}
+
+// What is mapped stays with whoever maps it.
+void PacketSocket::drop_ring() {
+    TimerThread* timers;
+    {
+        std::lock_guard lock(mutex_);
+        ring_.reset();
+        kept_some_ = false;
+        timers = timers_;
+    }
+    if (timers != nullptr) timers->cancel(*this);
+}
+
+void PacketSocket::expired() {
+    {
+        std::lock_guard lock(mutex_);
+        kept_some_ = false;
+        if (!ring_ || !ring_->show_kept(drops_ != 0)) return;
+    }
+    waiters()->readable();
 }
 
 SysResult<void> PacketSocket::bind(Task&, const SocketAddress& address) {
@@ -113,8 +136,15 @@ void PacketSocket::see(const SeenFrame& frame) {
         PacketRing::Frame entry{bytes.first(kept), length, static_cast<uint32_t>(stack::kEthernetHeader - skip),
                                 frame.status,      now,    from};
         if (drops_ != 0) entry.status |= TP_STATUS_LOSING;
-        if (!ring_->put(entry, raw)) {
+        PacketRing::Put put = ring_->put(entry, raw);
+        if (put == PacketRing::Put::kFull) {
             drops_++;
+            return;
+        }
+        if (ring_->patience() != 0 && !std::exchange(kept_some_, true))
+            timers_->arm(*this, monotonic_now() + ring_->patience());
+        if (put == PacketRing::Put::kKept) {
+            packets_++;
             return;
         }
     } else {
@@ -263,14 +293,22 @@ SysResult<void> PacketSocket::change_membership(std::span<const std::byte> value
 }
 
 SysResult<void> PacketSocket::set_ring(Task& task, std::span<const std::byte> value) {
-    auto wanted = TRY(option_value<tpacket_req>(value));
-    std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
+    tpacket_req3 wanted{};
+    if (version_ == TPACKET_V3) {
+        wanted = TRY(option_value<tpacket_req3>(value));
+    } else {
+        auto shorter = TRY(option_value<tpacket_req>(value));
+        memcpy(&wanted, &shorter, sizeof(shorter));
+    }
     if (wanted.tp_block_nr == 0) {
         if (wanted.tp_frame_nr != 0) return Errno(EINVAL);
-        ring_.reset();  // what is mapped stays with whoever maps it
+        lock.unlock();
+        drop_ring();
         return {};
     }
     if (ring_) return Errno(EBUSY);
+    timers_ = &task.kernel().timers();
     ring_ = TRY(PacketRing::create(task.kernel().memory(), wanted, version_, reserve_));
     queue_.clear();
     queued_ = 0;
@@ -323,8 +361,7 @@ SysResult<bool> PacketSocket::set_family_option(Task& task, int level, int name,
         case PACKET_RX_RING:
             TRY(set_ring(task, value));
             return true;
-        case PACKET_TX_RING:
-        default:
+        default:  // PACKET_TX_RING among them
             return Errno(ENOPROTOOPT);
     }
 }
@@ -334,8 +371,10 @@ SysResult<OptionBytes> PacketSocket::get_family_option(Task& task, int level, in
     std::lock_guard lock(mutex_);
     switch (name) {
         case PACKET_STATISTICS: {
-            tpacket_stats told{packets_ + drops_, drops_};
+            tpacket_stats_v3 told{packets_ + drops_, drops_, 0};
             packets_ = drops_ = 0;
+            if (version_ != TPACKET_V3) return OptionBytes(option_bytes(tpacket_stats{told.tp_packets, told.tp_drops}));
+            if (ring_) told.tp_freeze_q_cnt = ring_->take_freezes();
             return OptionBytes(option_bytes(told));
         }
         case PACKET_AUXDATA:

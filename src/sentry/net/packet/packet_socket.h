@@ -6,13 +6,14 @@
 #include <deque>
 #include <set>
 
+#include "sentry/kernel/timers.h"
 #include "sentry/net/packet/packet_ring.h"
 #include "sentry/net/packet/taps.h"
 #include "sentry/net/socket.h"
 
 namespace casemate::sentry {
 
-class PacketSocket final : public Socket {
+class PacketSocket final : public Socket, private Timer {
   public:
     // `protocol`: ETH_P_*, host order; 0: receives nothing before it is bound.
     PacketSocket(int type, uint16_t protocol, Ref<Network> network, uint32_t uid);
@@ -49,7 +50,10 @@ class PacketSocket final : public Socket {
         sockaddr_ll from;
         Nanoseconds when;
     };
+    // A ring's frames have been kept for long enough.
+    void expired() override;
     SysResult<void> set_ring(Task& task, std::span<const std::byte> value);
+    void drop_ring();
     SysResult<void> change_membership(std::span<const std::byte> value, bool add);
     void describe(const Captured& frame, ReceiveRequest& request);
 
@@ -65,6 +69,8 @@ class PacketSocket final : public Socket {
     unsigned reserve_ = 0;
     std::map<std::pair<int, int>, unsigned> memberships_;  // link and PACKET_MR_*, counted
     std::unique_ptr<PacketRing> ring_;
+    TimerThread* timers_ = nullptr;  // where this is armed; none before there was a ring
+    bool kept_some_ = false;         // in the ring, and the timer is armed for it
 };
 
 SysResult<Ref<Socket>> create_packet_socket(Ref<Network> network, Task& task, int domain, int type, int protocol);
