@@ -67,6 +67,7 @@ SysResult<void> TaskRunner::take_program(Task& task, LoadedProgram program) {
     Ref<Credentials> credentials = std::move(program.credentials);
     bool first = task.memory_.get() == nullptr;
     if (!first) account_address_space_left(task);
+    task.parts().standing_answers.drop();
     {
         std::lock_guard lock(task.mutex_);
         old_app = std::move(task.app_);
@@ -139,6 +140,7 @@ SysResult<int64_t> TaskRunner::exec(Task& task, LoadedProgram program) {
 
 void TaskRunner::end_unstarted(Task& task) {
     if (task.memory_) {
+        task.parts().standing_answers.drop();
         std::unique_ptr<AppThread> app = std::move(task.app_);
         app.reset();
         task.memory_.reset();

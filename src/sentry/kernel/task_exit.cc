@@ -137,6 +137,7 @@ void TaskRunner::end_memory(Task& task) {
         last_thread = task.process().live_threads == 0;
     }
     if (last_thread) account_address_space_left(task);
+    parts.standing_answers.drop();
     std::unique_ptr<AppThread> app;
     Ref<AddressSpace> memory;
     {

@@ -12,6 +12,7 @@
 #include "sentry/kernel/parked_call.h"
 #include "sentry/kernel/quick_calls.h"
 #include "sentry/kernel/signals.h"
+#include "sentry/kernel/standing_answers.h"
 #include "sentry/kernel/syscall_filter.h"
 #include "sentry/kernel/task.h"
 #include "sentry/kernel/task_hold.h"
@@ -73,6 +74,7 @@ struct Task::Parts {
     // Of the last fault, for the signal frame.
     uint64_t fault_trap = 0, fault_error = 0, fault_address = 0;
 
+    StandingAnswers standing_answers;
     TaskQuickCalls quick_calls;  // of the application's present thread
 
     // --- Who owns the parked call (parked_call.h) ---

@@ -10,6 +10,21 @@ void WaitQueue::add(Waiter& waiter) {
     waiter.previous_ = last_;
     (last_ != nullptr ? last_->next_ : first_) = &waiter;
     last_ = &waiter;
+    count_one();
+}
+
+void WaitQueue::add_first(Waiter& waiter) {
+    std::lock_guard lock(mutex_);
+    if (waiter.linked_) return;
+    waiter.linked_ = true;
+    waiter.previous_ = nullptr;
+    waiter.next_ = first_;
+    (first_ != nullptr ? first_->previous_ : last_) = &waiter;
+    first_ = &waiter;
+    count_one();
+}
+
+void WaitQueue::count_one() {
     // Pairs with the fence in notify(): either the waiter's look at its condition, which follows, sees the change, or
     // notify() sees the waiter.
     count_.fetch_add(1, std::memory_order_seq_cst);

@@ -11,6 +11,9 @@
 
 namespace casemate::sentry {
 
+// Told beside poll events: a descriptor of the file was closed, or its status flags changed.
+constexpr uint32_t kDescriptorChanged = 1 << 24;
+
 // One entry in a queue. Stays linked until removed; the owner removes it before it dies.
 class Waiter {
   public:
@@ -42,6 +45,8 @@ class WaitQueue {
     WaitQueue& operator=(const WaitQueue&) = delete;
 
     void add(Waiter& waiter);
+    // Told before all that are there already.
+    void add_first(Waiter& waiter);
     void remove(Waiter& waiter);  // harmless if not linked
     // Tells all waiters whose mask meets `events` (of the exclusive ones: `exclusive_limit` that consume it).
     // Cheap when nobody waits: one atomic load.
@@ -49,6 +54,8 @@ class WaitQueue {
     bool empty() const { return count_.load(std::memory_order_acquire) == 0; }
 
   private:
+    void count_one();
+
     std::mutex mutex_;
     Waiter* first_ = nullptr;
     Waiter* last_ = nullptr;

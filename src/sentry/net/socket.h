@@ -115,6 +115,8 @@ class Socket : public RefCounted {
     // After set_option() has changed something.
     virtual void options_changed() {}
     virtual uint32_t poll_events() = 0;
+    // A stream whose waiters hear of each event before whoever caused it goes on.
+    virtual bool tells_at_once() const { return false; }
     // mmap of its descriptor. ENODEV.
     virtual SysResult<void> prepare_map(MapRequest& request);
     // Bytes that SIOCINQ and SIOCOUTQ tell.

@@ -8,6 +8,7 @@
 // thread. A HostAddressSpace is thread-safe.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -85,6 +86,20 @@ struct CallFact {
     uint32_t result = 0;
 };
 
+// A call that has the same result as long as nothing changes that it asks for: made again with this number and
+// descriptor, as a read of at least a byte, without flags.
+struct StandingAnswer {
+    uint32_t nr = 0;  // SYS_read, SYS_recvfrom
+    uint32_t fd = 0;
+    int64_t result = 0;
+};
+// Where it is put up, by storing `value`, and taken down, by storing 0: at any time, by any thread, as long as the
+// platform lives. Null: nowhere.
+struct StandingPlace {
+    std::atomic<uint64_t>* word = nullptr;
+    uint64_t value = 0;
+};
+
 // Where an application thread that is answered goes on.
 enum class WakeOn {
     kThisCpu,  // the caller is about to wait
@@ -137,6 +152,11 @@ class AppThread {
     // these numbers, made in the usual way from a place that calls often, has this result. From any thread; the
     // platform may take as few of them as it likes. Replaces what was said before.
     virtual void set_facts(std::span<const CallFact> facts) { (void)facts; }
+    // Calls of one descriptor, or of those with the same last three bits, share a place. set_facts() takes all down.
+    virtual StandingPlace place_for(const StandingAnswer& answer) {
+        (void)answer;
+        return {};
+    }
     // From here on it is asked, where the platform can; null: nobody is. While the application is stopped.
     virtual void set_quick_calls(QuickCalls* calls) { (void)calls; }
 

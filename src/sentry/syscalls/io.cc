@@ -9,7 +9,8 @@
 #include <vector>
 
 #include "base/checked.h"
-#include "sentry/kernel/task.h"
+#include "sentry/kernel/task_parts.h"
+#include "sentry/net/socket.h"
 #include "sentry/syscalls/file_size.h"
 #include "sentry/syscalls/io_tables.h"
 #include "sentry/syscalls/user_iovec.h"
@@ -49,7 +50,10 @@ SysResult<void> before_write(Task& task, File& file, IoBuffer& from, std::option
 SysResult<int64_t> sys_read(Task& task, const SyscallArgs& args) {
     Ref<File> file = TRY(task.files().get(args.fd(0)));
     IoBuffer buffer = TRY(user_buffer(task, args.u64(1), args.u64(2)));
-    return count(file->read(task, buffer));
+    auto result = file->read(task, buffer);
+    if (Socket* socket = file->as_socket())
+        task.parts().standing_answers.after_read(task, args.nr, args.fd(0), *file, *socket, result);
+    return count(std::move(result));
 }
 
 SysResult<int64_t> sys_write(Task& task, const SyscallArgs& args) {

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 
+#include "sentry/kernel/task_parts.h"
 #include "sentry/syscalls/socket.h"
 
 namespace casemate::sentry {
@@ -119,9 +120,12 @@ SysResult<int64_t> sys_recvfrom(Task& task, const SyscallArgs& args) {
     ReceiveRequest request{data, it.message_flags(args.i32(3))};
     SocketAddress from;
     if (args.u64(4) != 0) request.from = &from;
-    size_t received = TRY(it.socket->receive(task, request));
+    auto received = it.socket->receive(task, request);
+    if (args.i32(3) == 0)
+        task.parts().standing_answers.after_read(task, args.nr, args.fd(0), *it.file, *it.socket, received);
+    if (!received.ok()) return received.error();
     if (args.u64(4) != 0) TRY(write_address(task, from, args.u64(4), args.u64(5)));
-    return static_cast<int64_t>(received);
+    return static_cast<int64_t>(*received);
 }
 
 SysResult<int64_t> sys_sendmsg(Task& task, const SyscallArgs& args) {

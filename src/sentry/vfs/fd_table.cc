@@ -31,10 +31,17 @@ SysResult<int> FdTable::insert(Ref<File> file, bool close_on_exec, uint64_t limi
     return static_cast<int>(slot);
 }
 
+// Before a descriptor means something else.
+void FdTable::tell_change(const Ref<File>& file) {
+    if (!file) return;
+    if (WaitQueue* queue = file->waiters()) queue->notify(kDescriptorChanged, 0);
+}
+
 SysResult<Ref<File>> FdTable::replace(int fd, Ref<File> file, bool close_on_exec, uint64_t limit) {
     if (fd < 0 || static_cast<uint64_t>(fd) >= limit || static_cast<size_t>(fd) >= kMaxDescriptors) return Errno(EBADF);
     std::lock_guard lock(mutex_);
     if (static_cast<size_t>(fd) >= entries_.size()) entries_.resize(static_cast<size_t>(fd) + 1);
+    tell_change(entries_[fd].file);
     Ref<File> old = std::move(entries_[fd].file);
     entries_[fd] = Entry{std::move(file), close_on_exec};
     return old;
@@ -50,6 +57,7 @@ SysResult<void> FdTable::set_close_on_exec(int fd, bool close_on_exec) {
 SysResult<Ref<File>> FdTable::remove(int fd) {
     std::lock_guard lock(mutex_);
     if (fd < 0 || static_cast<size_t>(fd) >= entries_.size() || !entries_[fd].file) return Errno(EBADF);
+    tell_change(entries_[fd].file);
     Ref<File> file = std::move(entries_[fd].file);
     entries_[fd] = Entry{};
     first_free_ = std::min(first_free_, static_cast<size_t>(fd));
@@ -69,6 +77,7 @@ std::vector<Ref<File>> FdTable::remove_close_on_exec() {
     std::lock_guard lock(mutex_);
     for (size_t fd = 0; fd < entries_.size(); ++fd) {
         if (!entries_[fd].file || !entries_[fd].close_on_exec) continue;
+        tell_change(entries_[fd].file);
         gone.push_back(std::move(entries_[fd].file));
         entries_[fd] = Entry{};
         first_free_ = std::min(first_free_, fd);
@@ -81,6 +90,7 @@ std::vector<Ref<File>> FdTable::remove_range(uint32_t first, uint32_t last) {
     std::lock_guard lock(mutex_);
     for (size_t fd = first; fd < entries_.size() && fd <= last; ++fd) {
         if (!entries_[fd].file) continue;
+        tell_change(entries_[fd].file);
         gone.push_back(std::move(entries_[fd].file));
         entries_[fd] = Entry{};
         first_free_ = std::min(first_free_, fd);

@@ -38,6 +38,8 @@ class FdTable final : public RefCounted {
 
   private:
     static constexpr size_t kMaxDescriptors = 1 << 20;  // fs.nr_open
+    static void tell_change(const Ref<File>& file);
+
     std::mutex mutex_;
     std::vector<Entry> entries_;  // guarded by mutex_
     size_t first_free_ = 0;       // no free slot below; guarded by mutex_

@@ -37,6 +37,7 @@ void File::set_status_flags(int flags) {
     int old = flags_.load(std::memory_order_relaxed);
     while (!flags_.compare_exchange_weak(old, (old & ~kStatusFlags) | (flags & kStatusFlags))) {
     }
+    if (WaitQueue* queue = waiters()) queue->notify(kDescriptorChanged, 0);
 }
 
 File::Owner File::owner() {

@@ -38,6 +38,7 @@ class UnixStream final : public UnixSocket {
     SysResult<bool> set_family_option(Task& task, int level, int name, std::span<const std::byte> value) override;
     bool listening() override;
     uint32_t poll_events() override;
+    bool tells_at_once() const override { return !packets(); }
     SysResult<size_t> unread() override;
     SysResult<size_t> unsent() override;
     void closed() override;

@@ -161,18 +161,32 @@ void HostThread::count_running(bool runs) {
 }
 
 void HostThread::set_facts(std::span<const CallFact> facts) {
-    const uint64_t index = (STUB_AREAS_TOP - stub_area_) / STUB_AREA_SIZE - 1;
-    if (index >= kThreadsWithFacts) return;
-    const uint64_t address = STUB_FACTS + index * sizeof(ThreadFacts);
-    // SAFETY: our view of a stub's block is in the same arrangement; its order page lies behind its areas.
-    auto& known = *reinterpret_cast<ThreadFacts*>(area_ + (address - stub_area_));
+    const uint64_t address = table_entry(STUB_FACTS);
+    if (address == 0) return;
+    auto& known = at<ThreadFacts>(address);
     std::array<uint64_t, STUB_FACT_MASK + 1> words;
     for (size_t i = 0; i < words.size(); ++i) words[i] = ThreadFacts::none(i);
     for (const CallFact& fact : facts) words[fact.nr & STUB_FACT_MASK] = fact.nr | uint64_t{fact.result} << 32;
     for (size_t i = 0; i < words.size(); ++i)
         if (known.words[i].load(std::memory_order_relaxed) != words[i])
             known.words[i].store(words[i], std::memory_order_release);
+    for (std::atomic<uint64_t>& word : at<StandingWords>(table_entry(STUB_STANDING)).words)
+        word.store(0, std::memory_order_seq_cst);
     facts_address_.store(address, std::memory_order_relaxed);
+}
+
+uint64_t HostThread::table_entry(uint64_t table) const {
+    static_assert(sizeof(StandingWords) == sizeof(ThreadFacts));
+    const uint64_t index = (STUB_AREAS_TOP - stub_area_) / STUB_AREA_SIZE - 1;
+    return index < kThreadsWithFacts ? table + index * sizeof(ThreadFacts) : 0;
+}
+
+StandingPlace HostThread::place_for(const StandingAnswer& answer) const {
+    const uint64_t address = table_entry(STUB_STANDING);
+    const bool known = answer.nr == SYS_read || answer.nr == SYS_recvfrom;
+    if (address == 0 || !known || answer.fd >> STUB_STANDING_FD_BITS != 0) return {};
+    return {&at<StandingWords>(address).words[answer.fd & STUB_STANDING_MASK],
+            StandingWords::encode(answer.nr, answer.fd, answer.result)};
 }
 
 void HostThread::set_yield_cpu(int cpu) {
@@ -313,7 +327,8 @@ bool HostThread::leave_trampoline(StopReason reason, const FaultStop& fault) {
             registers_.ip = registers_.cx - kSyscallSize;
         } else if (ip < stored) {
             const bool done =
-                ip >= stub_address(casemate_stub_call_known) && ip < stub_address(casemate_stub_call_known_end);
+                (ip >= stub_address(casemate_stub_call_known) && ip < stub_address(casemate_stub_call_known_end)) ||
+                (ip >= stub_address(casemate_stub_call_stands) && ip < stub_address(casemate_stub_call_stands_end));
             registers_.cx = slot_.ip;
             registers_.ip = done ? registers_.cx : registers_.cx - kSyscallSize;
         } else {
@@ -355,6 +370,7 @@ void HostThread::go_on() {
     auto& header = *reinterpret_cast<AreaHeader*>(area_ + STUB_AREA_HEADER);
     header.self = stub_area_ + STUB_AREA_HEADER + STUB_SLOT;
     header.facts = facts_address_.load(std::memory_order_relaxed);
+    header.standing = table_entry(STUB_STANDING);
     if (registers_.gs_base == 0) header.gs_base = header.self;
     if (fp_is_here_) {
         layout_.clean_fp(fp_image());

@@ -70,6 +70,7 @@ class HostThread {
     std::atomic<uint32_t>& slot_word() const { return slot_.state; }
     // Any thread.
     void set_facts(std::span<const CallFact> facts);
+    StandingPlace place_for(const StandingAnswer& answer) const;
     // Whether the application gives its CPU away to who answers, and which one that is; -1: it looks for the answer.
     void set_yield_cpu(int cpu);
     bool claim_for_poller();
@@ -86,6 +87,13 @@ class HostThread {
     // driver has got something else of the thread before the answer, and takes that.
     enum Parked : uint32_t { kNotParked, kParked, kAnswering, kStopped };
 
+    // Where the thread has its place in one of the tables that a stub can only read; 0: it has none.
+    uint64_t table_entry(uint64_t table) const;
+    // SAFETY: our view of a stub's block is in the same arrangement as the stub's, with the tables behind the areas.
+    template <typename T>
+    T& at(uint64_t stub_address) const {
+        return *reinterpret_cast<T*>(area_ + (stub_address - stub_area_));
+    }
     void send(int64_t answer);
     void park(std::optional<int64_t> deadline);
     void answer_parked(int64_t result);

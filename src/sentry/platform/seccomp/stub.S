@@ -29,6 +29,7 @@
     .globl casemate_stub_begin, casemate_stub_end, casemate_stub_handler, casemate_stub_frame_return
     .globl casemate_stub_sigreturn_return, casemate_stub_wake_return, casemate_stub_map_return
     .globl casemate_stub_call, casemate_stub_call_saved, casemate_stub_call_known, casemate_stub_call_known_end
+    .globl casemate_stub_call_stands, casemate_stub_call_stands_end
     .globl casemate_stub_call_stored, casemate_stub_call_asked, casemate_stub_call_yield_return
     .globl casemate_stub_call_wait_return, casemate_stub_call_park, casemate_stub_call_park_return
     .globl casemate_stub_call_unparked, casemate_stub_call_back, casemate_stub_call_end
@@ -298,6 +299,40 @@ casemate_stub_call_known:
     rdgsbase %r11
     jmp *STUB_SLOT_IP(%r11)
 casemate_stub_call_known_end:
+    // Is there an answer that stands? One load, since it may be taken down meanwhile.
+1:  rdgsbase %r11
+    mov STUB_HEADER_STANDING - STUB_SLOT(%r11), %rcx
+    test %rcx, %rcx
+    jz 1f
+    mov %edi, %r11d
+    and $STUB_STANDING_MASK, %r11d
+    mov (%rcx, %r11, 8), %rcx
+    test %rcx, %rcx
+    jz 1f
+    mov %ecx, %r11d
+    and $((1 << STUB_STANDING_NR_BITS) - 1), %r11d
+    cmp %eax, %r11d
+    jne 1f
+    mov %ecx, %r11d
+    shr $STUB_STANDING_NR_BITS, %r11d
+    and $((1 << STUB_STANDING_FD_BITS) - 1), %r11d
+    cmp %edi, %r11d
+    jne 1f
+    // Only for what it was given: some room, at an address that could be one, and no flags (which read has not).
+    test %rdx, %rdx
+    jz 1f
+    test %rsi, %rsi
+    js 1f
+    test %eax, %eax
+    jz 2f
+    test %r10d, %r10d
+    jnz 1f
+2:  sar $(STUB_STANDING_NR_BITS + STUB_STANDING_FD_BITS), %rcx
+    mov %rcx, %rax
+casemate_stub_call_stands:
+    rdgsbase %r11
+    jmp *STUB_SLOT_IP(%r11)
+casemate_stub_call_stands_end:
 1:  rdgsbase %r11
     mov STUB_SLOT_IP(%r11), %rcx
     testb $STUB_SLOT_WATCHED, STUB_SLOT_STATE(%r11)

@@ -5,7 +5,8 @@
 //
 //   STUB_AREAS_BASE   rw-  thread areas, thread i at i * STUB_AREA_SIZE below STUB_AREAS_TOP (hostile: applications
 //                          can write them all)
-//   STUB_ORDERS       r--  one page of clone order, then the map thread's batch; only the sentry writes
+//   STUB_ORDERS       r--  one page of clone order, then the map thread's batch, then standing answers; only the sentry
+//                          writes
 //   STUB_TEMPLATE     rw-  the template's order page; gone before the first application instruction
 //   STUB_CODE         r-x  the stub's code and its two filters
 //   STUB_CLOCK        r-x  the host's vDSO and its data: clocks without a system call (outside the block)
@@ -19,12 +20,18 @@
 #define STUB_AREAS_TOP 0x7fffff1f0000
 #define STUB_AREAS_SIZE 0x4000000
 #define STUB_ORDERS 0x7fffff1f0000
-#define STUB_ORDERS_SIZE 0x5000
+#define STUB_ORDERS_SIZE 0x6000
 #define STUB_BATCH 0x7fffff1f1000
 // Behind the clone order, for the first threads: results of calls that only tell a thread about itself, by the last
 // bits of their number.
 #define STUB_FACTS 0x7fffff1f0100
 #define STUB_FACT_MASK 7
+// For the first threads: results of calls that stay the same for a while (StandingAnswer), by the last bits of their
+// descriptor. A word: the number, the descriptor, the result, each in so many bits; 0: none.
+#define STUB_STANDING 0x7fffff1f5000
+#define STUB_STANDING_MASK 7
+#define STUB_STANDING_NR_BITS 9
+#define STUB_STANDING_FD_BITS 15
 #define STUB_TEMPLATE 0x7fffff1f8000
 #define STUB_TEMPLATE_SIZE 0x1000
 #define STUB_CODE 0x7fffff1fc000
@@ -41,6 +48,7 @@
 #define STUB_HEADER_READY 16
 #define STUB_HEADER_YIELDS 0x14
 #define STUB_HEADER_YIELD_CPU 0x18
+#define STUB_HEADER_STANDING 0x20
 #define STUB_HEADER_FACTS 0x30
 #define STUB_HEADER_SELF 0x38
 // Behind the header, in a cache line of its own: a call handed over in shared memory (call_slot.h). %gs points to it.
@@ -117,7 +125,9 @@ struct AreaHeader {
     std::atomic<int32_t> ready;       // the new thread's listener number, or -errno of clone
     int32_t yields;                   // the application's own
     std::atomic<uint32_t> yield_cpu;  // the CPU, plus 1, to be given away to who answers; 0: that has another one
-    uint32_t unused[5];
+    uint32_t unused1;
+    uint64_t standing;  // the address of the thread's StandingWords; 0: none
+    uint64_t unused2;
     uint64_t facts;  // the address of the thread's ThreadFacts; 0: none
     uint64_t self;   // the address of the slot behind this
 };
@@ -140,7 +150,8 @@ static_assert(sizeof(CallSlot) == 64 && offsetof(CallSlot, nr) == STUB_SLOT_NR &
               offsetof(CallSlot, args) == STUB_SLOT_ARGS && offsetof(CallSlot, ip) == STUB_SLOT_IP);
 static_assert(sizeof(AreaHeader) == STUB_SLOT && offsetof(AreaHeader, self) == STUB_HEADER_SELF &&
               offsetof(AreaHeader, facts) == STUB_HEADER_FACTS && offsetof(AreaHeader, yields) == STUB_HEADER_YIELDS &&
-              offsetof(AreaHeader, yield_cpu) == STUB_HEADER_YIELD_CPU);
+              offsetof(AreaHeader, yield_cpu) == STUB_HEADER_YIELD_CPU &&
+              offsetof(AreaHeader, standing) == STUB_HEADER_STANDING);
 static_assert((STUB_AREA_HEADER + STUB_SLOT) % 64 == 0);
 
 // What is known about a thread; read-only to the stub. Each word: a call's number, and its result in the upper half.
@@ -151,6 +162,16 @@ struct ThreadFacts {
 };
 static_assert(sizeof(ThreadFacts) == 64);
 constexpr uint32_t kThreadsWithFacts = (STUB_BATCH - STUB_FACTS) / sizeof(ThreadFacts);
+
+// Read-only to the stub.
+struct StandingWords {
+    static constexpr uint64_t encode(uint32_t nr, uint32_t fd, int64_t result) {
+        return static_cast<uint64_t>(result) << (STUB_STANDING_NR_BITS + STUB_STANDING_FD_BITS) |
+               uint64_t{fd} << STUB_STANDING_NR_BITS | nr;
+    }
+    std::atomic<uint64_t> words[STUB_STANDING_MASK + 1];
+};
+static_assert(STUB_STANDING + kThreadsWithFacts * sizeof(StandingWords) <= STUB_ORDERS + STUB_ORDERS_SIZE);
 
 // What the cloner reads; read-only to the stub.
 struct CloneOrder {
@@ -168,7 +189,7 @@ struct BatchEntry {
     uint64_t args[6];
     uint64_t unused;
 };
-constexpr size_t kBatchEntries = (STUB_ORDERS_SIZE - 0x1000) / sizeof(BatchEntry);
+constexpr size_t kBatchEntries = (STUB_STANDING - STUB_BATCH) / sizeof(BatchEntry);
 
 constexpr size_t kMaxMoves = 4;
 
@@ -204,15 +225,17 @@ static_assert(sizeof(BatchEntry) == 64);
 // The blob of stub.S and places in it.
 extern "C" {
 extern const char casemate_stub_begin[], casemate_stub_end[];
-extern const char casemate_stub_handler[];            // of every signal
-extern const char casemate_stub_frame_return[];       // behind the syscall of STUB_CALL_FRAME
-extern const char casemate_stub_sigreturn_return[];   // behind the one allowed rt_sigreturn
-extern const char casemate_stub_wake_return[];        // behind the one allowed FUTEX_WAKE
-extern const char casemate_stub_map_return[];         // behind the syscall of STUB_CALL_MAP
-extern const char casemate_stub_call[];               // where patched call sites come to
-extern const char casemate_stub_call_saved[];         // from here on the slot holds where the call returns to
-extern const char casemate_stub_call_known[];         // from here on the result is there,
-extern const char casemate_stub_call_known_end[];     // and from here on it is not known
+extern const char casemate_stub_handler[];           // of every signal
+extern const char casemate_stub_frame_return[];      // behind the syscall of STUB_CALL_FRAME
+extern const char casemate_stub_sigreturn_return[];  // behind the one allowed rt_sigreturn
+extern const char casemate_stub_wake_return[];       // behind the one allowed FUTEX_WAKE
+extern const char casemate_stub_map_return[];        // behind the syscall of STUB_CALL_MAP
+extern const char casemate_stub_call[];              // where patched call sites come to
+extern const char casemate_stub_call_saved[];        // from here on the slot holds where the call returns to
+extern const char casemate_stub_call_known[];        // from here on the result is there,
+extern const char casemate_stub_call_known_end[];    // and from here on it is not known
+extern const char casemate_stub_call_stands[];       // the same, of an answer that stands
+extern const char casemate_stub_call_stands_end[];
 extern const char casemate_stub_call_stored[];        // from here on the slot holds number and arguments
 extern const char casemate_stub_call_yield_return[];  // behind the one allowed sched_yield
 extern const char casemate_stub_call_asked[];         // from here on it is asked
