@@ -27,10 +27,16 @@ Result<host::JailedProcess> spawn_share(const std::string& program, int socket, 
     // request. No CAP_MKNOD: a guest makes no device nodes.
     spec.capabilities = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_CHOWN,    CAP_FOWNER,
                          CAP_FSETID,       CAP_SETFCAP,         CAP_SYS_ADMIN};
+    spec.uid = spec.gid = 0;
     if (::geteuid() == 0) {
         // It acts on files of every owner, so it stays in the user namespace that has them all.
         spec.namespaces &= ~static_cast<uint64_t>(CLONE_NEWUSER);
-        spec.uid = spec.gid = 0;
+    } else {
+        // The user is the guest's root, and the only owner there is. And a user may make no procfs where none is in
+        // sight: it gets ours, of which it keeps the folder of its own descriptors (fileserver::enter_share_jail).
+        host::JailBind proc;
+        proc.source = proc.target = "/proc";
+        spec.binds.push_back(std::move(proc));
     }
     return host::spawn_jailed(spec);
 }
