@@ -12,14 +12,14 @@ namespace {
 
 // One socket (recvfrom, sendmsg), files by descriptor or by a path under one, and the heap.
 constexpr int kAllowed[] = {
-    SCMP_SYS(recvfrom),   SCMP_SYS(sendmsg),    SCMP_SYS(close),     SCMP_SYS(openat),    SCMP_SYS(openat2),
-    SCMP_SYS(statx),      SCMP_SYS(fstatfs),    SCMP_SYS(preadv),    SCMP_SYS(pwritev),   SCMP_SYS(fsync),
-    SCMP_SYS(fdatasync),  SCMP_SYS(fallocate),  SCMP_SYS(ftruncate), SCMP_SYS(lseek),     SCMP_SYS(copy_file_range),
-    SCMP_SYS(getdents64), SCMP_SYS(mkdirat),    SCMP_SYS(mknodat),   SCMP_SYS(symlinkat), SCMP_SYS(linkat),
-    SCMP_SYS(unlinkat),   SCMP_SYS(renameat2),  SCMP_SYS(fchownat),  SCMP_SYS(fchmodat),  SCMP_SYS(utimensat),
-    SCMP_SYS(readlinkat), SCMP_SYS(getxattr),   SCMP_SYS(setxattr),  SCMP_SYS(listxattr), SCMP_SYS(removexattr),
-    SCMP_SYS(syncfs),     SCMP_SYS(write),      SCMP_SYS(brk),       SCMP_SYS(munmap),    SCMP_SYS(mremap),
-    SCMP_SYS(madvise),    SCMP_SYS(exit_group), SCMP_SYS(fcntl),     SCMP_SYS(mmap)};
+    SCMP_SYS(recvfrom),   SCMP_SYS(sendmsg),   SCMP_SYS(close),     SCMP_SYS(openat),    SCMP_SYS(openat2),
+    SCMP_SYS(statx),      SCMP_SYS(fstatfs),   SCMP_SYS(preadv),    SCMP_SYS(pwritev),   SCMP_SYS(fsync),
+    SCMP_SYS(fdatasync),  SCMP_SYS(fallocate), SCMP_SYS(ftruncate), SCMP_SYS(lseek),     SCMP_SYS(copy_file_range),
+    SCMP_SYS(getdents64), SCMP_SYS(mkdirat),   SCMP_SYS(mknodat),   SCMP_SYS(symlinkat), SCMP_SYS(linkat),
+    SCMP_SYS(unlinkat),   SCMP_SYS(renameat2), SCMP_SYS(fchownat),  SCMP_SYS(fchmodat),  SCMP_SYS(utimensat),
+    SCMP_SYS(readlinkat), SCMP_SYS(getxattr),  SCMP_SYS(setxattr),  SCMP_SYS(listxattr), SCMP_SYS(removexattr),
+    SCMP_SYS(syncfs),     SCMP_SYS(write),     SCMP_SYS(brk),       SCMP_SYS(munmap),    SCMP_SYS(exit_group),
+    SCMP_SYS(fcntl),      SCMP_SYS(mmap)};
 
 }  // namespace
 

@@ -18,10 +18,9 @@ using host::ArgCheck;
 // What both do: the heap, locks, the devices (a vCPU's thread activates and resets them), and the way out.
 void allow_common(host::SeccompFilter& filter) {
     filter.allow({SYS_read, SYS_write, SYS_close, SYS_futex, SYS_munmap, SYS_brk, SYS_madvise, SYS_epoll_ctl,
-                  SYS_timerfd_settime, SYS_exit, SYS_exit_group, SYS_rt_sigreturn, SYS_rt_sigprocmask, SYS_getpid,
-                  SYS_gettid, SYS_tgkill, SYS_io_uring_enter});
+                  SYS_timerfd_settime, SYS_exit_group, SYS_rt_sigreturn, SYS_rt_sigprocmask, SYS_getpid, SYS_gettid,
+                  SYS_tgkill, SYS_io_uring_enter});
     filter.allow_if(SYS_mmap, {ArgCheck::no_bits(2, PROT_EXEC)});
-    filter.allow_if(SYS_mprotect, {ArgCheck::no_bits(2, PROT_EXEC)});
 }
 
 void allow_requests(host::SeccompFilter& filter, std::initializer_list<unsigned long> requests) {
@@ -35,6 +34,7 @@ host::SeccompFilter system_calls_of(ThreadKind kind) {
     host::SeccompFilter filter;
     allow_common(filter);
     if (kind == ThreadKind::kVcpu) {
+        filter.allow({SYS_exit});
         allow_requests(filter, {KVM_RUN});
         return filter;
     }

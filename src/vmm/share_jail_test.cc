@@ -30,8 +30,9 @@ class ShareJailTest : public testing::Test {
     }
     ~ShareJailTest() override { std::filesystem::remove_all(top); }
     void SetUp() override {
-        if (::geteuid() != 0) GTEST_SKIP() << "needs root";
-        ASSERT_EQ(::mknod((top + "/device").c_str(), S_IFCHR | 0666, makedev(1, 5)), 0);
+        if (::geteuid() == 0) {
+            ASSERT_EQ(::mknod((top + "/device").c_str(), S_IFCHR | 0666, makedev(1, 5)), 0);
+        }
     }
     linux::ExitStatus intrude(const std::string& order) {
         auto pair = MUST(linux::create_socket_pair(SOCK_STREAM));
@@ -70,6 +71,12 @@ TEST_F(ShareJailTest, SystemCallsThatReachOutKillIt) {
         linux::ExitStatus end = intrude("call " + std::to_string(number));
         EXPECT_TRUE(end.signaled && end.value == SIGSYS) << "system call " << number << ": " << end.value;
     }
+}
+
+// What a monitor does not make it do: tests/vmm/lists counts it as well.
+TEST_F(ShareJailTest, RareWorkIsOnTheList) {
+    linux::ExitStatus end = intrude("work");
+    EXPECT_TRUE(!end.signaled && end.value == 0) << end.value;
 }
 
 TEST_F(ShareJailTest, WhatIsNoDirectoryIsRefused) {

@@ -5,8 +5,8 @@
 //   "main N", "vcpu N"   takes the thread's seccomp list, then makes system call N with arguments of no use
 //   "main bug", "vcpu bug"   the same, then fails a CHECK, as a bug would
 //   "main work", "vcpu work" the same, then does what such a thread may have to do and a well-behaved Linux guest does
-//                            not make it do: a heap that grows and shrinks, a reset in the middle of a disk's work, a
-//                            word in the log
+//                            not make it do: a heap that grows and shrinks, a reset in the middle of a disk's work,
+//                            a look at guest memory whose file was cut, a word in the log
 // With the word "lists" it prints the entries of both lists, one a line: thread, number, request of an ioctl.
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -29,6 +29,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,7 @@
 #include "virtio/block.h"
 #include "virtio/fake_driver.h"
 #include "vmm/confine.h"
+#include "vmm/memory.h"
 
 namespace {
 
@@ -87,6 +89,12 @@ void work(casemate::vmm::ThreadKind kind) {
     MUST(linux::write_all(file.get(), std::string(1 << 20, 'x')));
     auto disk = MUST(BlockDevice::create(machine.loop(), std::move(file), "disk", {}));
     FakeDriver driver(machine, *disk);
+    UniqueFd cut = MUST(linux::create_memfd("memory"));
+    vmm::MemoryOptions options;
+    options.size = 32 << 20;
+    options.file = MUST(linux::duplicate_fd(cut.get()));
+    vmm::Memory memory = MUST(vmm::Memory::create(std::move(options)));
+    if (ftruncate(cut.get(), 0) != 0) _exit(6);
     MUST(vmm::confine_thread(kind));
     for (int round = 0; round < 100; ++round) {
         if (!driver.start()) _exit(5);
@@ -109,6 +117,9 @@ void work(casemate::vmm::ThreadKind kind) {
     for (int i = 0; i < 4; ++i) blocks.emplace_back(1 << 20, 'x');
     blocks.clear();
     malloc_trim(0);
+    char byte = 1;
+    std::memcpy(&byte, memory.at(0x1000, 1), 1);
+    if (byte != 0) _exit(7);
     log::error("this process has taken the list of a {}", kind == vmm::ThreadKind::kVcpu ? "vCPU" : "monitor");
 }
 
