@@ -182,6 +182,20 @@ Result<void> check_together(const Arguments& arguments) {
     return {};
 }
 
+// A socket of that name; one that nobody listens on any more is what a killed machine left, and gives way.
+Result<UniqueFd> listen_at(const std::string& path, int type) {
+    auto listener = linux::listen_unix(path, type);
+    struct stat st;  // anything else than a socket refuses connections too
+    if (!listener.ok() && listener.error().value == EADDRINUSE && ::lstat(path.c_str(), &st) == 0 &&
+        S_ISSOCK(st.st_mode)) {
+        auto other = linux::connect_unix(path, type & ~SOCK_NONBLOCK);
+        if (!other.ok() && other.error().value == ECONNREFUSED && ::unlink(path.c_str()) == 0)
+            listener = linux::listen_unix(path, type);
+    }
+    if (!listener.ok()) return sys_error("listen on " + path, listener.error().value);
+    return listener.take_value();
+}
+
 Result<vmm::MonitorOptions> monitor_options(const Context& context, const Arguments& arguments, Opened& opened) {
     TRY(check_together(arguments));
     vmm::MonitorOptions options;
@@ -212,9 +226,7 @@ Result<vmm::MonitorOptions> monitor_options(const Context& context, const Argume
     }
     if (arguments.has("control")) {
         std::string path(arguments.value("control"));
-        auto listener = linux::listen_unix(path, SOCK_SEQPACKET);
-        if (!listener.ok()) return sys_error("listen on " + path, listener.error().value);
-        options.control = opened.keep(listener.take_value());
+        options.control = opened.keep(TRY(listen_at(path, SOCK_SEQPACKET)));
     }
     options.serial_input = STDIN_FILENO;
     options.serial_output = STDOUT_FILENO;
@@ -229,9 +241,7 @@ Result<vmm::MonitorOptions> monitor_options(const Context& context, const Argume
         options.shares.push_back(TRY(share_option(context, share, opened)));
     if (arguments.has("vsock")) {
         options.vsock_path = arguments.value("vsock");
-        auto listener = linux::listen_unix(options.vsock_path, SOCK_STREAM | SOCK_NONBLOCK);
-        if (!listener.ok()) return sys_error("listen on " + options.vsock_path, listener.error().value);
-        options.vsock_listener = opened.keep(listener.take_value());
+        options.vsock_listener = opened.keep(TRY(listen_at(options.vsock_path, SOCK_STREAM | SOCK_NONBLOCK)));
     }
     return options;
 }
