@@ -47,7 +47,7 @@ fuzz: deps ## every fuzz target for SECONDS_EACH seconds (default 30)
 	@cmake --preset fuzz >/dev/null && ninja -C $(BUILD)/fuzz && tools/run-fuzzers $(BUILD)/fuzz $(or $(SECONDS_EACH),30)
 
 lab: deps ## run CMD='...' in the lab: another kernel (emulated), pure cgroup v2, a real KVM; see lab/README.md
-	@[ -n "$(CMD)" ] || { echo "make lab: say what to run: make lab CMD='build/bin/casemate check'" >&2; exit 2; }
+	@$(if $(strip $(CMD)),:,echo "make lab: say what to run: make lab CMD='build/bin/casemate check'" >&2; exit 2)
 	@lab/run -- '$(subst ','\'',$(CMD))'
 
 lab-shell: deps ## a shell in the lab
