@@ -6,9 +6,14 @@
      peer tcp-connect ADDRESS PORT, peer tcp-listen ADDRESS PORT
      peer unix-connect PATH PORT   on the host: by "CONNECT PORT" to the guest
      peer unix-listen PATH         on the host: accepts one stream
+     peer files FOLDER             makes each call of a file system's once
+     peer control PATH WORD        asks the monitor at PATH as soon as that listens; prints for how many ms it has done so
    A stream ends when both directions have ended. */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/vm_sockets.h>
 #include <poll.h>
 #include <stdint.h>
@@ -16,7 +21,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/un.h>
+#include <sys/xattr.h>
+#include <time.h>
 #include <unistd.h>
 
 static void die(const char *what) {
@@ -82,10 +91,80 @@ static int accept_one(int s, const struct sockaddr *to, socklen_t size) {
     if (c < 0) die("accept");
     return c;
 }
+#define DO(call) ((call) < 0 ? die(#call) : (void)0)
+static int files(const char *folder) {
+    struct timespec times[2] = {{1000, 0}, {2000, 0}};
+    struct statfs space;
+    struct stat st;
+    char bytes[64] = {0};
+    loff_t from = 0, to = 0;
+    DO(chdir(folder));
+    int fd = open("file", O_RDWR | O_CREAT | O_EXCL, 0600), copy = open("copy", O_RDWR | O_CREAT | O_EXCL, 0600);
+    if (fd < 0 || copy < 0) die("open");
+    DO(write(fd, "some bytes", 10));
+    DO(pread(fd, bytes, sizeof bytes, 0));
+    if (memcmp(bytes, "some bytes", 10)) die("read");
+    DO(fsync(fd));
+    DO(fdatasync(fd));
+    DO(ftruncate(fd, 100000));
+    DO(fallocate(fd, 0, 0, 200000));
+    DO(lseek(fd, 0, SEEK_HOLE));
+    if (copy_file_range(fd, &from, copy, &to, 1000, 0) != 1000) die("copy_file_range");
+    DO(fcntl(fd, F_SETFL, O_APPEND));
+    DO(syncfs(fd));
+    DO(fstatfs(fd, &space));
+    DO(setxattr("file", "user.name", "value", 5, 0));
+    if (getxattr("file", "user.name", bytes, sizeof bytes) != 5) die("getxattr");
+    DO(listxattr("file", bytes, sizeof bytes));
+    DO(removexattr("file", "user.name"));
+    DO(chmod("file", 0640));
+    DO(chown("file", 1, 2));
+    DO(utimensat(AT_FDCWD, "file", times, 0));
+    DO(stat("file", &st));
+    if (st.st_uid != 1 || st.st_gid != 2 || st.st_mtime != 2000 || (st.st_mode & 0777) != 0640) die("stat");
+    DO(mkdir("folder", 0700));
+    DO(mkfifo("fifo", 0600));
+    DO(link("file", "second"));
+    DO(symlink("file", "link"));
+    if (readlink("link", bytes, sizeof bytes) != 4) die("readlink");
+    DO(rename("second", "folder/third"));
+    DO(renameat2(AT_FDCWD, "file", AT_FDCWD, "copy", RENAME_EXCHANGE));
+    int seen = 0;
+    DIR *dir = opendir(".");
+    while (dir && readdir(dir)) seen++;
+    if (seen != 7) die("readdir");
+    rewinddir(dir);
+    closedir(dir);
+    DO(unlink("folder/third"));
+    DO(rmdir("folder"));
+    DO(unlink("fifo"));
+    DO(unlink("link"));
+    DO(unlink("file"));
+    DO(unlink("copy"));
+    return 0;
+}
+/* Without the time that it takes to start a program of some size, in an emulated machine. */
+static int control(const char *path, const char *word) {
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    struct timespec listens, answered;
+    char answer[256];
+    strncpy(to.sun_path, path, sizeof to.sun_path - 1);
+    int s = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+    while (connect(s, (struct sockaddr *)&to, sizeof to)) usleep(2000);
+    clock_gettime(CLOCK_MONOTONIC, &listens);
+    DO(write(s, word, strlen(word)));
+    ssize_t size = read(s, answer, sizeof answer);
+    if (size < 2 || memcmp(answer, "ok", 2)) return 1;
+    clock_gettime(CLOCK_MONOTONIC, &answered);
+    printf("%ld\n", (answered.tv_sec - listens.tv_sec) * 1000 + (answered.tv_nsec - listens.tv_nsec) / 1000000 + 3);
+    return 0;
+}
 int main(int argc, char **argv) {
-    alarm(240); /* whoever waits for a guest that never comes */
+    alarm(480); /* whoever waits for a guest that never comes */
     const char *verb = argc > 2 ? argv[1] : "";
     if (!strcmp(verb, "pattern")) return pattern(strtoull(argv[2], NULL, 10), 0);
+    if (!strcmp(verb, "control") && argc > 3) return control(argv[2], argv[3]);
+    if (!strcmp(verb, "files")) return files(argv[2]);
     if (!strcmp(verb, "check")) return pattern(strtoull(argv[2], NULL, 10), 1);
     if (!strcmp(verb, "connect") || !strcmp(verb, "listen")) {
         struct sockaddr_vm to = {.svm_family = AF_VSOCK, .svm_port = (unsigned)atoi(argv[2]), .svm_cid = VMADDR_CID_HOST};
