@@ -21,12 +21,15 @@ casemate::Result<void> run(bool read_only) {
     linux::set_process_name("casemate-share");  // it was executed by a descriptor
     ::umask(0);
     ::signal(SIGPIPE, SIG_IGN);
+    auto memory = receive_guest_data(kMonitorSocket);
+    if (!memory.ok() && memory.error().value == ECONNRESET) return {};  // it did not get as far as a guest
+    if (!memory.ok()) return sys_error("what the monitor said of the guest's memory", memory.error().value);
     ShareJail jail = TRY(enter_share_jail());
     FuseDirectory::Options options;
     options.read_only = read_only;
     auto directory = TRY(FuseDirectory::create(std::move(jail.directory), std::move(jail.self), std::move(options)));
     TRY(install_share_filter());
-    auto served = serve_fuse_link(*directory, kMonitorSocket);
+    auto served = serve_fuse_link(*directory, kMonitorSocket, *memory);
     if (!served.ok()) return Error("the monitor broke the protocol of shared directories", served.error().value);
     return {};
 }

@@ -1,11 +1,20 @@
 #include "fileserver/fuse_connection.h"
 
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
+#include <span>
+#include <utility>
+#include <vector>
 
+#include "base/checked.h"
+#include "base/unique_map.h"
+#include "linux/unix_message.h"
 #include "virtio/fuse_link.h"
 
 namespace casemate::fileserver {
@@ -14,20 +23,48 @@ namespace {
 
 constexpr size_t kMaxReply = (1 << 20) + 4096;
 
-// False at the end of the stream.
-SysResult<bool> receive_all(int socket, char* into, size_t size) {
-    for (size_t done = 0; done < size;) {
-        ssize_t got = ::recv(socket, into + done, size - done, 0);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return last_errno();
-        if (got == 0) {
-            if (done != 0) return Errno(EPROTO);
-            return false;
+// The stream of messages. Small ones are taken several at once, large ones go to where they are wanted.
+class MonitorStream {
+  public:
+    explicit MonitorStream(int socket) : socket_(socket) {}
+
+    // False at the end of the stream, if that is no end within `into`.
+    SysResult<bool> read(void* into, size_t size) {
+        char* to = static_cast<char*>(into);
+        for (size_t done = 0; done < size;) {
+            if (begin_ < end_) {
+                size_t part = std::min(end_ - begin_, size - done);
+                std::memcpy(to + done, buffer_ + begin_, part);
+                begin_ += part;
+                done += part;
+                continue;
+            }
+            bool direct = size - done >= sizeof(buffer_);
+            size_t got = TRY(receive(direct ? to + done : buffer_, direct ? size - done : sizeof(buffer_)));
+            if (got == 0 && done != 0) return Errno(EPROTO);
+            if (got == 0) return false;
+            if (direct)
+                done += got;
+            else
+                begin_ = 0, end_ = got;
         }
-        done += static_cast<size_t>(got);
+        return true;
     }
-    return true;
-}
+
+  private:
+    SysResult<size_t> receive(char* into, size_t size) {
+        ssize_t got;
+        do {
+            got = ::recv(socket_, into, size, 0);
+        } while (got < 0 && errno == EINTR);
+        if (got < 0) return last_errno();
+        return static_cast<size_t>(got);
+    }
+
+    int socket_;
+    size_t begin_ = 0, end_ = 0;  // of what came and was not read
+    char buffer_[16 << 10];
+};
 
 SysResult<void> send_all(int socket, fuse_out_header header, const char* body, size_t size) {
     iovec parts[2] = {{&header, sizeof(header)}, {const_cast<char*>(body), size}};
@@ -54,19 +91,60 @@ SysResult<void> send_all(int socket, fuse_out_header header, const char* body, s
 
 }  // namespace
 
-SysResult<void> serve_fuse_link(FuseDirectory& directory, int socket) {
+SysResult<void> GuestData::append_to(virtio::ChainBuffer& buffer, std::span<const virtio::FuseLinkSegment> segments,
+                                     uint64_t size) const {
+    for (const virtio::FuseLinkSegment& segment : segments) {
+        auto end = checked_add(segment.offset, segment.length);
+        if (!end || *end > map_.size() || segment.length == 0 || segment.length > size) return Errno(EPROTO);
+        buffer.append(map_.data() + segment.offset, segment.length);
+        size -= segment.length;
+    }
+    if (size != 0) return Errno(EPROTO);
+    return {};
+}
+
+SysResult<GuestData> receive_guest_data(int socket) {
+    virtio::FuseLinkRequest hello;
+    auto fds = TRY(linux::receive_exactly(socket, std::as_writable_bytes(std::span(&hello, 1)), 1));
+    if (hello.header.opcode != virtio::kFuseLinkMemory || hello.header.len != sizeof(hello.header) ||
+        hello.segments != 0)
+        return Errno(EPROTO);
+    if (fds.empty()) return GuestData();
+    off_t size = ::lseek(fds[0].get(), 0, SEEK_END);
+    if (size <= 0) return Errno(EPROTO);
+    return GuestData(
+        TRY(UniqueMap::create(static_cast<size_t>(size), PROT_READ, MAP_SHARED | MAP_NORESERVE, fds[0].get())));
+}
+
+SysResult<void> serve_fuse_link(FuseDirectory& directory, int socket, const GuestData& memory) {
     // Touched only as far as messages go.
     auto arguments = std::make_unique_for_overwrite<char[]>(virtio::kFuseLinkMaxState);
     auto reply = std::make_unique_for_overwrite<char[]>(kMaxReply);
+    auto stream = std::make_unique<MonitorStream>(socket);
+    std::vector<virtio::FuseLinkSegment> segments;
     while (true) {
         virtio::FuseLinkRequest request;
-        if (!TRY(receive_all(socket, reinterpret_cast<char*>(&request), sizeof(request)))) return {};
+        if (!TRY(stream->read(&request, sizeof(request)))) return {};
         fuse_in_header& header = request.header;
         size_t limit =
             header.opcode >= virtio::kOwnFuseOpcodes ? virtio::kFuseLinkMaxState : virtio::kFuseLinkMaxArguments;
         if (header.len < sizeof(header) || header.len - sizeof(header) > limit) return Errno(EPROTO);
         size_t size = header.len - sizeof(header);
-        if (size > 0 && !TRY(receive_all(socket, arguments.get(), size))) return Errno(EPROTO);
+        size_t elsewhere = 0;  // of the arguments: what the segments name
+        if (request.segments > 0) {
+            if (header.opcode != FUSE_WRITE || size < sizeof(fuse_write_in) ||
+                request.segments > virtio::kFuseLinkMaxSegments)
+                return Errno(EPROTO);
+            elsewhere = size - sizeof(fuse_write_in);
+            size = sizeof(fuse_write_in);
+        }
+        if (size > 0 && !TRY(stream->read(arguments.get(), size))) return Errno(EPROTO);
+        virtio::ChainBuffer in(arguments.get(), size);
+        if (request.segments > 0) {
+            segments.resize(request.segments);
+            if (!TRY(stream->read(segments.data(), segments.size() * sizeof(segments[0])))) return Errno(EPROTO);
+            TRY(memory.append_to(in, segments, elsewhere));
+        }
         fuse_out_header answer{};
         answer.unique = header.unique;
         answer.len = sizeof(answer);
@@ -93,7 +171,6 @@ SysResult<void> serve_fuse_link(FuseDirectory& directory, int socket) {
             TRY(send_all(socket, answer, nullptr, 0));
             continue;
         }
-        virtio::ChainBuffer in(arguments.get(), size);
         virtio::ChainBuffer out(reply.get(), std::min<size_t>(request.room, kMaxReply));
         auto served = directory.serve(header, in, out);
         if (header.opcode == FUSE_FORGET || header.opcode == FUSE_BATCH_FORGET || header.opcode == FUSE_INTERRUPT)

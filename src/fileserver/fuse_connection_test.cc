@@ -8,8 +8,11 @@
 #include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <span>
+#include <sstream>
 #include <thread>
 
+#include "linux/unix_message.h"
 #include "linux/unix_socket.h"
 #include "virtio/fake_driver.h"
 #include "virtio/fs.h"
@@ -46,7 +49,7 @@ class FuseLinkTest : public testing::Test {
         std::filesystem::remove_all(top);
     }
     void start_server() {
-        server = std::thread([this] { served = serve_fuse_link(*directory, server_socket.get()).ok(); });
+        server = std::thread([this] { served = serve_fuse_link(*directory, server_socket.get(), memory).ok(); });
     }
     void stop_server() {
         if (!server.joinable()) return;
@@ -98,6 +101,7 @@ class FuseLinkTest : public testing::Test {
     std::unique_ptr<virtio::FuseLink> link;
     std::unique_ptr<virtio::FsDevice> device;
     std::unique_ptr<FakeDriver> driver;
+    GuestData memory;
     std::thread server;
     bool served = false;
     uint64_t unique = 0;
@@ -124,6 +128,44 @@ TEST_F(FuseLinkTest, FilesThroughDeviceLinkAndServer) {
     EXPECT_TRUE(call(FUSE_READ, 1, bytes(read), 600'000) == data);
     call(FUSE_LOOKUP, 1, std::string("none\0", 5));
     EXPECT_EQ(error, ENOENT);
+}
+
+TEST_F(FuseLinkTest, LargeWritesAreTakenFromTheGuestsMemory) {
+    ASSERT_TRUE(link->share_memory(machine.file(), {{machine.at(0), FakeMachine::kLowBytes, 0}}).ok());
+    memory = MUST(receive_guest_data(server_socket.get()));
+    start_server();
+    ASSERT_TRUE(driver->start());
+    std::string made = call(FUSE_CREATE, 1, bytes(create_arguments()) + std::string("file\0", 5));
+    ASSERT_EQ(error, 0);
+    fuse_open_out open;
+    std::memcpy(&open, made.data() + sizeof(fuse_entry_out), sizeof(open));
+    std::string all;
+    // The second piece adjoins the first, in the third all lies in one descriptor; and a small one, which is copied.
+    for (size_t size : {100'000u, 4096u, 1000u}) {
+        std::string data;
+        for (size_t i = 0; i < size; ++i) data.push_back(static_cast<char>(i * 31 + size));
+        fuse_write_in write{};
+        write.fh = open.fh;
+        write.offset = all.size();
+        write.size = static_cast<uint32_t>(size);
+        std::string body = call(FUSE_WRITE, 1, bytes(write) + data);
+        ASSERT_EQ(error, 0);
+        fuse_write_out reply;
+        ASSERT_EQ(body.size(), sizeof(reply));
+        std::memcpy(&reply, body.data(), sizeof(reply));
+        EXPECT_EQ(reply.size, size);
+        all += data;
+    }
+    std::stringstream file;
+    file << std::ifstream(top + "/file").rdbuf();
+    EXPECT_TRUE(file.str() == all);
+    // Its own word for its size.
+    fuse_write_in write{};
+    write.fh = open.fh;
+    write.size = 4097;
+    call(FUSE_WRITE, 1, bytes(write) + std::string(5000, 'x'));
+    EXPECT_EQ(error, EINVAL);
+    EXPECT_EQ(std::filesystem::file_size(top + "/file"), all.size());
 }
 
 TEST_F(FuseLinkTest, ASnapshotGoesOverTheLink) {
@@ -211,6 +253,49 @@ TEST_F(FuseLinkTest, AMonitorThatLies) {
         auto result = serve_fuse_link(*directory, sockets.second.get());
         EXPECT_FALSE(result.ok());
     }
+}
+
+TEST_F(FuseLinkTest, AMonitorThatLiesAboutTheGuestsMemory) {
+    constexpr uint64_t kSize = FakeMachine::kLowBytes + 2 * FakeMachine::kHighBytes + 4096;
+    auto hello = [&](uint32_t opcode, uint32_t length, int fd) {
+        auto sockets = MUST(linux::create_socket_pair(SOCK_STREAM));
+        virtio::FuseLinkRequest message{};
+        message.header.len = length;
+        message.header.opcode = opcode;
+        MUST(linux::send_message(sockets.first.get(), std::as_bytes(std::span(&message, 1)),
+                                 std::span(&fd, fd >= 0 ? 1 : 0)));
+        return receive_guest_data(sockets.second.get());
+    };
+    EXPECT_TRUE(hello(virtio::kFuseLinkMemory, sizeof(fuse_in_header), -1).ok());
+    EXPECT_FALSE(hello(virtio::kFuseLinkMemory, sizeof(fuse_in_header) + 1, -1).ok());
+    EXPECT_FALSE(hello(FUSE_INIT, sizeof(fuse_in_header), -1).ok());
+    EXPECT_FALSE(hello(virtio::kFuseLinkMemory, sizeof(fuse_in_header), server_socket.get()).ok());
+    GuestData seen = MUST(hello(virtio::kFuseLinkMemory, sizeof(fuse_in_header), machine.file()));
+    auto serve = [&](bool with_memory, uint32_t opcode, uint64_t size,
+                     std::vector<virtio::FuseLinkSegment> segments) -> int {
+        auto sockets = MUST(linux::create_socket_pair(SOCK_STREAM));
+        virtio::FuseLinkRequest request{};
+        request.header.opcode = opcode;
+        request.header.len = static_cast<uint32_t>(sizeof(request.header) + sizeof(fuse_write_in) + size);
+        request.room = 100;
+        request.segments = static_cast<uint32_t>(segments.size());
+        std::string message = bytes(request) + bytes(fuse_write_in{});
+        for (const auto& segment : segments) message += bytes(segment);
+        MUST(linux::send_message(sockets.first.get(), message));
+        ::shutdown(sockets.first.get(), SHUT_WR);
+        auto result = serve_fuse_link(*directory, sockets.second.get(), with_memory ? seen : memory);
+        return result.ok() ? 0 : result.error().value;
+    };
+    EXPECT_EQ(serve(true, FUSE_WRITE, 100, {{kSize - 100, 100}}), 0);
+    EXPECT_EQ(serve(true, FUSE_WRITE, 100, {{0, 60}, {kSize - 40, 40}}), 0);
+    EXPECT_EQ(serve(false, FUSE_WRITE, 100, {{0, 100}}), EPROTO);
+    EXPECT_EQ(serve(true, FUSE_WRITE, 100, {{kSize - 99, 100}}), EPROTO);
+    EXPECT_EQ(serve(true, FUSE_WRITE, 100, {{~uint64_t{0} - 9, 100}}), EPROTO);
+    EXPECT_EQ(serve(true, FUSE_WRITE, 100, {{0, 99}}), EPROTO);
+    EXPECT_EQ(serve(true, FUSE_WRITE, 100, {{0, 101}}), EPROTO);
+    EXPECT_EQ(serve(true, FUSE_WRITE, 100, {{0, 100}, {0, 0}}), EPROTO);
+    EXPECT_EQ(serve(true, FUSE_READ, 100, {{0, 100}}), EPROTO);
+    EXPECT_EQ(serve(true, FUSE_WRITE, 1025, std::vector<virtio::FuseLinkSegment>(1025, {0, 1})), EPROTO);
 }
 
 }  // namespace

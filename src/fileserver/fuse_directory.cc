@@ -19,7 +19,7 @@ namespace {
 
 constexpr uint32_t kPermissionBits = 07777;
 constexpr uint32_t kMaxWrite = 1 << 20;
-constexpr uint32_t kMinor = 31;  // with what this file knows
+constexpr uint32_t kMinor = 33;  // with what this file knows
 
 }  // namespace
 
@@ -165,7 +165,9 @@ SysResult<uint32_t> FuseDirectory::init(Buffer& in, Buffer& out) {
     reply.max_readahead = arguments.max_readahead;
     reply.flags = arguments.flags &
                   (FUSE_ASYNC_READ | FUSE_PARALLEL_DIROPS | FUSE_BIG_WRITES | FUSE_AUTO_INVAL_DATA | FUSE_ASYNC_DIO |
-                   FUSE_ATOMIC_O_TRUNC | FUSE_MAX_PAGES | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO);
+                   FUSE_ATOMIC_O_TRUNC | FUSE_MAX_PAGES | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
+                   // Or the guest asks for a file's capabilities before each write.
+                   FUSE_HANDLE_KILLPRIV_V2);
     reply.max_background = 64;
     reply.congestion_threshold = 48;
     reply.max_write = kMaxWrite;
@@ -236,6 +238,17 @@ SysResult<uint64_t> FuseDirectory::add_handle(UniqueFd fd, uint64_t node, int fl
     made.flags = flags;
     made.directory = directory;
     return number;
+}
+
+SysResult<void> FuseDirectory::drop_set_ids(int fd) {
+    Attributes attributes = TRY(read_attributes(fd));
+    mode_t dropped = attributes.mode & S_ISUID;
+    if ((attributes.mode & S_IXGRP) != 0) dropped |= attributes.mode & S_ISGID;
+    if (!S_ISREG(attributes.mode) || dropped == 0) return {};
+    if (::fchmodat(proc_self_fd_.get(), std::to_string(fd).c_str(), attributes.mode & kPermissionBits & ~dropped, 0) !=
+        0)
+        return last_errno();
+    return {};
 }
 
 SysResult<UniqueFd> FuseDirectory::reopen(int path_fd, int flags) {
@@ -365,6 +378,7 @@ SysResult<uint32_t> FuseDirectory::set_attributes(const fuse_in_header& header, 
             opened = TRY(reopen(fd, O_WRONLY));
             writable = opened.get();
         }
+        if ((change.valid & FATTR_KILL_SUIDGID) != 0) TRY(drop_set_ids(writable));
         if (::ftruncate(writable, static_cast<off_t>(change.size)) != 0) return last_errno();
     }
     if ((change.valid & (FATTR_ATIME | FATTR_MTIME)) != 0) {

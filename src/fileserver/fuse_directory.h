@@ -77,6 +77,9 @@ class FuseDirectory final : public virtio::FuseServer {
     SysResult<fuse_entry_out> enter_new(uint64_t parent, const std::string& name, const fuse_in_header& header,
                                         uint32_t mode);
     SysResult<UniqueFd> reopen(int path_fd, int flags);
+    // As Linux does for who writes without CAP_FSETID: this process has it, so the guest says so (its capabilities as
+    // an attribute the host's kernel drops from any file that is written).
+    SysResult<void> drop_set_ids(int fd);
     std::string self_path(int fd) const { return options_.self_fd_prefix + std::to_string(fd); }
     fuse_attr to_fuse(const Attributes& attributes) const;
     Reply reply_attributes(int fd, Buffer& out);

@@ -337,6 +337,41 @@ TEST_F(FuseDirectoryTest, SetsAttributes) {
     EXPECT_EQ(error, EINVAL);
 }
 
+TEST_F(FuseDirectoryTest, SetIdsEndWhenWhoMayNotKeepThemWrites) {
+    uint64_t node = 0, fh = create("file", &node);
+    auto mode = [&] { return std::filesystem::status(top + "/file").permissions(); };
+    auto with = [&](unsigned bits) { EXPECT_EQ(::chmod((top + "/file").c_str(), bits), 0); };
+    fuse_write_in write{};
+    write.fh = fh;
+    write.size = 1;
+    with(06755);
+    if (::geteuid() == 0) {  // who has CAP_FSETID keeps them, and says so
+        call(FUSE_WRITE, node, bytes(write) + "x");
+        EXPECT_EQ(static_cast<unsigned>(mode()), 06755u);
+    }
+    write.write_flags = FUSE_WRITE_KILL_SUIDGID;
+    call(FUSE_WRITE, node, bytes(write) + "x");
+    EXPECT_EQ(error, 0);
+    EXPECT_EQ(static_cast<unsigned>(mode()), 0755u);
+    with(06745);  // of a group that may not execute it, the bit means something else
+    call(FUSE_WRITE, node, bytes(write) + "x");
+    if (::geteuid() == 0) {
+        EXPECT_EQ(static_cast<unsigned>(mode()), 02745u);
+    }
+    with(04755);
+    fuse_setattr_in change{};
+    change.valid = FATTR_SIZE | FATTR_KILL_SUIDGID;
+    call(FUSE_SETATTR, node, bytes(change));
+    EXPECT_EQ(static_cast<unsigned>(mode()), 0755u);
+    with(04755);
+    fuse_open_in opening{};
+    opening.flags = O_WRONLY | O_TRUNC;
+    opening.open_flags = FUSE_OPEN_KILL_SUIDGID;
+    call(FUSE_OPEN, node, bytes(opening));
+    EXPECT_EQ(error, 0);
+    EXPECT_EQ(static_cast<unsigned>(mode()), 0755u);
+}
+
 TEST_F(FuseDirectoryTest, ListsDirectories) {
     std::set<std::string> expected;
     for (int i = 0; i < 300; ++i) {

@@ -29,6 +29,7 @@ SysResult<uint32_t> FuseDirectory::open(const fuse_in_header& header, Buffer& in
     int flags = directory ? O_RDONLY | O_DIRECTORY : static_cast<int>(arguments.flags) & kOpenFlags;
     if (changes(flags)) TRY(check_writable());
     if (out.remaining() < sizeof(fuse_open_out)) return Errno(EIO);
+    if (!directory && (arguments.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0) TRY(drop_set_ids(fd));
     UniqueFd opened = TRY(reopen(fd, flags));
     if (!directory) {
         Attributes attributes = TRY(read_attributes(opened.get()));
@@ -61,6 +62,7 @@ SysResult<uint32_t> FuseDirectory::create_file(const fuse_in_header& header, Buf
         // Somebody was faster: then it is opened, after the look at what it is.
         reply.entry = TRY(enter(parent, names[0]));
         auto node = node_fd(reply.entry.nodeid);
+        if (node.ok() && (arguments.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0) (void)drop_set_ids(*node);
         auto again = node.ok() ? reopen(*node, flags) : SysResult<UniqueFd>(node.error());
         if (!again.ok()) {
             forget(reply.entry.nodeid, 1);
@@ -99,6 +101,7 @@ SysResult<uint32_t> FuseDirectory::write(Buffer& in, Buffer& out) {
     if (arguments.size != in.remaining() || arguments.size > kMaxTransfer || arguments.offset > INT64_MAX)
         return Errno(EINVAL);
     if (out.remaining() < sizeof(fuse_write_out)) return Errno(EIO);
+    if ((arguments.write_flags & FUSE_WRITE_KILL_SUIDGID) != 0) TRY(drop_set_ids(file->fd.get()));
     parts_.clear();
     in.take(arguments.size, parts_);
     ssize_t put = 0;

@@ -36,8 +36,9 @@ Result<void> install_share_filter() {
     for (int number : kAllowed) {
         if (number == SCMP_SYS(fcntl))
             failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, number, 1, SCMP_A1(SCMP_CMP_EQ, F_SETFL));
-        else if (number == SCMP_SYS(mmap))  // memory, never executable
-            failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, number, 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+        else if (number == SCMP_SYS(mmap))  // memory and no files, never executable
+            failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, number, 2, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
+                                       SCMP_A3(SCMP_CMP_MASKED_EQ, MAP_ANONYMOUS, MAP_ANONYMOUS));
         else
             failed |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, number, 0);
     }

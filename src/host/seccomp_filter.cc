@@ -71,6 +71,59 @@ void append_check(std::vector<sock_filter>& code, const ArgCheck& check, uint8_t
     }
 }
 
+bool is_conditional(const sock_filter& i) { return BPF_CLASS(i.code) == BPF_JMP && BPF_OP(i.code) != BPF_JA; }
+bool is_return(const sock_filter& i) { return BPF_CLASS(i.code) == BPF_RET; }
+
+// The same program with one return of each kind, at its end, that conditional jumps lead to directly: for short lists
+// half the length, and the kernel's work on a new list is proportional to that. As it was if a jump would be too long.
+std::vector<sock_filter> share_returns(const std::vector<sock_filter>& code) {
+    std::vector<bool> reached(code.size());
+    std::vector<uint32_t> returns;
+    auto shared = [&](size_t at) { return is_return(code[at]); };
+    auto reach = [&](size_t target) {
+        if (!shared(target))
+            reached[target] = true;
+        else if (std::ranges::find(returns, code[target].k) == returns.end())
+            returns.push_back(code[target].k);
+    };
+    reached[0] = true;
+    for (size_t i = 0; i < code.size(); ++i) {  // jumps only lead forward
+        if (!reached[i] || is_return(code[i])) continue;
+        if (is_conditional(code[i])) {
+            reach(i + 1 + code[i].jt);
+            reach(i + 1 + code[i].jf);
+        } else {
+            reached[i + 1 + (BPF_CLASS(code[i].code) == BPF_JMP ? code[i].k : 0)] = true;
+        }
+    }
+    std::vector<size_t> place(code.size());  // in the new program
+    size_t length = 0;
+    for (size_t i = 0; i < code.size(); ++i)
+        if (reached[i]) place[i] = length++;
+    auto distance = [&](size_t from, size_t target) {
+        size_t to = shared(target)
+                        ? length + static_cast<size_t>(std::ranges::find(returns, code[target].k) - returns.begin())
+                        : place[target];
+        return to - place[from] - 1;
+    };
+    std::vector<sock_filter> packed;
+    for (size_t i = 0; i < code.size(); ++i) {
+        if (!reached[i]) continue;
+        sock_filter copy = code[i];
+        if (is_conditional(copy)) {
+            size_t yes = distance(i, i + 1 + copy.jt), no = distance(i, i + 1 + copy.jf);
+            if (yes > 255 || no > 255) return code;
+            copy.jt = static_cast<uint8_t>(yes);
+            copy.jf = static_cast<uint8_t>(no);
+        } else if (BPF_CLASS(copy.code) == BPF_JMP) {
+            copy.k = static_cast<uint32_t>(place[i + 1 + copy.k] - place[i] - 1);
+        }
+        packed.push_back(copy);
+    }
+    for (uint32_t action : returns) packed.push_back(ret(action));
+    return packed;
+}
+
 }  // namespace
 
 SeccompFilter::Entry& SeccompFilter::entry(int syscall) {
@@ -183,6 +236,7 @@ Result<std::vector<sock_filter>> SeccompFilter::build() const {
                                      ret(default_action_), load(offsetof(seccomp_data, nr))};
     std::vector<sock_filter> rest = search(0, entries_.size());
     code.insert(code.end(), rest.begin(), rest.end());
+    code = share_returns(code);
     if (code.size() > BPF_MAXINSNS) {
         return Error("the seccomp filter has " + std::to_string(code.size()) +
                          " instructions, more than the kernel's " + std::to_string(BPF_MAXINSNS),

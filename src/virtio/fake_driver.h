@@ -16,13 +16,16 @@
 #define VIRTIO_RING_NO_LEGACY
 #include <linux/virtio_ring.h>
 
+#include <unistd.h>
 #include <cstring>
+
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/checked.h"
 #include "base/unique_map.h"
+#include "linux/event_fds.h"
 #include "virtio/mmio.h"
 
 namespace casemate::virtio {
@@ -34,8 +37,10 @@ class FakeMachine {
     static constexpr uint64_t kLowBytes = 8 << 20, kHighBytes = 1 << 20;
 
     FakeMachine() {
-        map_ = MUST(UniqueMap::create(kLowBytes + 2 * kHighBytes + 4096, PROT_READ | PROT_WRITE,
-                                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE));
+        file_ = MUST(linux::create_memfd("guest-memory"));
+        constexpr size_t kSize = kLowBytes + 2 * kHighBytes + 4096;
+        CHECK(::ftruncate(file_.get(), kSize) == 0);
+        map_ = MUST(UniqueMap::create(kSize, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file_.get()));
         loop_ = MUST(DeviceLoop::create());
         // The two high regions adjoin in the guest and do not on the host.
         memory_ =
@@ -45,6 +50,8 @@ class FakeMachine {
     }
 
     DeviceLoop& loop() { return *loop_; }
+    // The file behind the memory, which begins with its low part.
+    int file() const { return file_.get(); }
     const std::shared_ptr<const GuestMemory>& memory() { return memory_; }
     // Host address of low RAM.
     char* at(uint64_t gpa) { return map_.data() + gpa; }
@@ -83,6 +90,7 @@ class FakeMachine {
     }
 
   private:
+    UniqueFd file_;
     UniqueMap map_;
     std::unique_ptr<DeviceLoop> loop_;
     std::shared_ptr<const GuestMemory> memory_;

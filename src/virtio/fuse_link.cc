@@ -6,9 +6,12 @@
 
 #include <algorithm>
 #include <climits>
+#include <cstring>
+#include <span>
 #include <utility>
 
 #include "base/log.h"
+#include "linux/unix_message.h"
 #include "virtio/io_parts.h"
 
 namespace casemate::virtio {
@@ -19,6 +22,7 @@ void FuseLink::attach(DeviceLoop& loop, std::mutex& owner, Done done, std::funct
     watch_ = std::make_unique<FdWatch>(loop, owner, [this](uint32_t events) { ready(events); });
     watch_->set_fd(socket_.get());
     scratch_.resize(64 << 10);
+    buffer_.resize(kBufferSize);
 }
 
 void FuseLink::watch() {
@@ -34,12 +38,20 @@ void FuseLink::ready(uint32_t events) {
     if (was_full && !full()) room_();
 }
 
-void FuseLink::send(const fuse_in_header& header, uint64_t unique, uint32_t room, ChainBuffer* in,
-                    std::string_view copied) {
+SysResult<void> FuseLink::share_memory(int file, std::vector<SharedMemory> parts) {
+    FuseLinkRequest hello{};
+    hello.header.len = sizeof(hello.header);
+    hello.header.opcode = kFuseLinkMemory;
+    TRY(linux::send_message(socket_.get(), std::as_bytes(std::span(&hello, 1)), std::span(&file, file >= 0 ? 1 : 0)));
+    shared_ = std::move(parts);
+    return {};
+}
+
+void FuseLink::begin(const fuse_in_header& header, uint64_t unique, uint32_t room, uint32_t segments) {
     request_.header = header;
     request_.header.unique = unique;
     request_.room = room;
-    request_.reserved = 0;
+    request_.segments = segments;
     unsent_.clear();
     if (std::exchange(forget_wanted_, false)) {
         forget_ = {};
@@ -48,14 +60,46 @@ void FuseLink::send(const fuse_in_header& header, uint64_t unique, uint32_t room
         unsent_.push_back({&forget_, sizeof(forget_)});
     }
     unsent_.push_back({&request_, sizeof(request_)});
-    if (in != nullptr) {
-        in->take(in->remaining(), unsent_);
-    } else if (!copied.empty()) {
-        copied_ = copied;
-        unsent_.push_back({copied_.data(), copied_.size()});
+}
+
+void FuseLink::append_copy(std::string_view bytes) {
+    if (bytes.empty()) return;
+    copied_ = bytes;
+    unsent_.push_back({copied_.data(), copied_.size()});
+}
+
+// Where the data lies in the shared file; false if a part of it does not, or if it lies in too many pieces.
+bool FuseLink::find_segments(const std::vector<iovec>& data) {
+    segments_.clear();
+    for (const iovec& piece : data) {
+        // As numbers: the parts are different mappings.
+        auto at = reinterpret_cast<uintptr_t>(piece.iov_base);
+        auto part = std::find_if(shared_.begin(), shared_.end(), [&](const SharedMemory& shared) {
+            auto begin = reinterpret_cast<uintptr_t>(shared.host);
+            return at >= begin && at - begin < shared.size && piece.iov_len <= shared.size - (at - begin);
+        });
+        if (part == shared_.end()) return false;
+        uint64_t offset = part->file_offset + (at - reinterpret_cast<uintptr_t>(part->host));
+        if (!segments_.empty() && segments_.back().offset + segments_.back().length == offset)
+            segments_.back().length += piece.iov_len;
+        else
+            segments_.push_back({offset, piece.iov_len});
     }
-    flush();
-    watch();
+    return segments_.size() <= kFuseLinkMaxSegments;
+}
+
+// The arguments are copied, once; the data stays where it is if the server sees it there.
+void FuseLink::append_write(ChainBuffer& in) {
+    in.read(&write_, sizeof(write_));
+    data_.clear();
+    in.take(in.remaining(), data_);
+    unsent_.push_back({&write_, sizeof(write_)});
+    if (find_segments(data_)) {
+        request_.segments = static_cast<uint32_t>(segments_.size());
+        unsent_.push_back({segments_.data(), segments_.size() * sizeof(segments_[0])});
+    } else {
+        unsent_.insert(unsent_.end(), data_.begin(), data_.end());
+    }
 }
 
 void FuseLink::flush() {
@@ -78,26 +122,29 @@ void FuseLink::start(uint16_t slot, const fuse_in_header& header, ChainBuffer& i
     uint64_t unique = next_unique_++;
     uint32_t room = static_cast<uint32_t>(out.remaining());
     pending_.emplace(unique, Pending{slot, &out, room});
-    send(header, unique, room, &in, {});
+    begin(header, unique, room);
+    if (!shared_.empty() && header.opcode == FUSE_WRITE && in.remaining() >= sizeof(fuse_write_in) + kSmallWrite)
+        append_write(in);
+    else
+        in.take(in.remaining(), unsent_);
+    flush();
+    watch();
 }
 
 void FuseLink::tell(const fuse_in_header& header, ChainBuffer& in) {
     if (broken_ || in.remaining() > kFuseLinkMaxArguments) return;
     std::string copy(in.remaining(), 0);
     in.read(copy.data(), copy.size());
-    send(header, 0, 0, nullptr, copy);
+    begin(header, 0, 0);
+    append_copy(copy);
+    flush();
+    watch();
 }
 
-bool FuseLink::receive_header() {
-    ssize_t got = ::recv(socket_.get(), reinterpret_cast<char*>(&reply_) + reply_bytes_, sizeof(reply_) - reply_bytes_,
-                         MSG_DONTWAIT);
-    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return false;
-    if (got <= 0) {
-        give_up("hung up");
-        return false;
-    }
-    reply_bytes_ += static_cast<size_t>(got);
-    if (reply_bytes_ < sizeof(reply_)) return true;
+// The header at the front of the buffer. False if it cannot be.
+bool FuseLink::begin_reply() {
+    std::memcpy(&reply_, buffer_.data() + buffer_begin_, sizeof(reply_));
+    buffer_begin_ += sizeof(reply_);
     auto found = pending_.find(reply_.unique);
     size_t body = reply_.len - sizeof(reply_);
     bool good = reply_.len >= sizeof(reply_) && reply_.error <= 0 && reply_.error > -4096 &&
@@ -109,19 +156,60 @@ bool FuseLink::receive_header() {
     }
     body_left_ = body;
     body_.clear();
-    if (found != pending_.end() && body > 0) {
-        if (found->second.out != nullptr) {
-            found->second.out->take(body, body_);
-        } else {
-            state_.resize(body);
-            body_.push_back({state_.data(), body});
-        }
-    }
-    if (body_left_ == 0) finish_reply();
+    body_wanted_ = found != pending_.end();  // else of a guest that is gone
     return true;
 }
 
+// As much as came: whole replies, the beginning of one's body, and at last a part of a header that stays.
+void FuseLink::take_buffered() {
+    while (!broken_) {
+        size_t part = std::min(body_left_, buffer_end_ - buffer_begin_);
+        if (part > 0) {
+            const char* bytes = buffer_.data() + buffer_begin_;
+            auto found = pending_.find(reply_.unique);
+            if (body_wanted_ && found->second.out != nullptr)
+                found->second.out->write(bytes, part);
+            else if (body_wanted_)
+                state_.append(bytes, part);
+            buffer_begin_ += part;
+            body_left_ -= part;
+            if (body_left_ == 0) finish_reply();
+            continue;
+        }
+        if (body_left_ > 0) break;
+        if (buffer_end_ - buffer_begin_ < sizeof(reply_)) break;
+        if (begin_reply() && body_left_ == 0) finish_reply();
+    }
+    std::memmove(buffer_.data(), buffer_.data() + buffer_begin_, buffer_end_ - buffer_begin_);
+    buffer_end_ -= std::exchange(buffer_begin_, 0);
+}
+
+// False if there is no more at the moment.
+bool FuseLink::receive_into_buffer() {
+    size_t room = buffer_.size() - buffer_end_;
+    ssize_t got = ::recv(socket_.get(), buffer_.data() + buffer_end_, room, MSG_DONTWAIT);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return false;
+    if (got <= 0) {
+        give_up("hung up");
+        return false;
+    }
+    buffer_end_ += static_cast<size_t>(got);
+    take_buffered();
+    return body_left_ > 0 || static_cast<size_t>(got) == room;
+}
+
+// The rest of a large body, to where it belongs. The buffer is empty.
 bool FuseLink::receive_body() {
+    if (body_.empty() && body_wanted_) {
+        Pending& pending = pending_.find(reply_.unique)->second;
+        if (pending.out != nullptr) {
+            pending.out->take(body_left_, body_);
+        } else {
+            size_t have = state_.size();
+            state_.resize(have + body_left_);
+            body_.push_back({state_.data() + have, body_left_});
+        }
+    }
     ssize_t got;
     if (body_.empty()) {
         got = ::recv(socket_.get(), scratch_.data(), std::min(scratch_.size(), body_left_), MSG_DONTWAIT);
@@ -143,9 +231,8 @@ bool FuseLink::receive_body() {
 }
 
 void FuseLink::finish_reply() {
-    reply_bytes_ = 0;
+    if (!std::exchange(body_wanted_, false)) return;
     auto found = pending_.find(reply_.unique);
-    if (found == pending_.end()) return;  // of a guest that is gone
     Pending pending = found->second;
     pending_.erase(found);
     if (pending.out == nullptr) {
@@ -158,7 +245,7 @@ void FuseLink::finish_reply() {
 
 // Bounded: a server that floods the monitor must not keep it from its other devices, nor drain() from its limit.
 void FuseLink::receive() {
-    for (int i = 0; i < kReadsPerTurn && !broken_ && (body_left_ > 0 ? receive_body() : receive_header()); ++i) {
+    for (int i = 0; i < kReadsPerTurn && !broken_ && (body_left_ > 0 ? receive_body() : receive_into_buffer()); ++i) {
     }
 }
 
@@ -175,7 +262,8 @@ void FuseLink::give_up(const char* why) {
     log::error("virtio fs: the file server {}; its files answer with an error from now on", why);
     unsent_.clear();
     body_.clear();
-    body_left_ = 0;
+    body_wanted_ = false;
+    body_left_ = buffer_begin_ = buffer_end_ = 0;
     state_done_ = true;
     state_error_ = EIO;
     std::unordered_map<uint64_t, Pending> lost;
@@ -207,6 +295,7 @@ void FuseLink::forget_all() {
     }
     pending_.clear();
     body_.clear();
+    body_wanted_ = false;
     forget_wanted_ = true;
 }
 
@@ -220,7 +309,9 @@ SysResult<std::string> FuseLink::ask(uint32_t opcode, std::string_view arguments
     state_done_ = false;
     uint64_t unique = next_unique_++;
     pending_.emplace(unique, Pending{0, nullptr, kFuseLinkMaxState});
-    send(header, unique, kFuseLinkMaxState, nullptr, arguments);
+    begin(header, unique, kFuseLinkMaxState);
+    append_copy(arguments);
+    flush();
     drain();
     if (!state_done_ || state_error_ != 0) return Errno(state_error_ != 0 ? state_error_ : EIO);
     return std::move(state_);

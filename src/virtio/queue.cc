@@ -21,9 +21,12 @@ constexpr size_t kFlags = 0, kIndex = 2, kRing = 4;  // of the available and the
 
 }  // namespace
 
-ChainBuffer::ChainBuffer(void* data, size_t size) : remaining_(size) {
+ChainBuffer::ChainBuffer(void* data, size_t size) { append(data, size); }
+
+void ChainBuffer::append(void* data, size_t size) {
     CHECK(size <= UINT32_MAX);
     if (size > 0) slices_.push_back(GuestSlice::host_memory(static_cast<char*>(data), static_cast<uint32_t>(size)));
+    remaining_ += size;
 }
 
 template <typename F>

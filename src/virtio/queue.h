@@ -27,6 +27,8 @@ class ChainBuffer {
     ChainBuffer() = default;
     // Over memory of our own, for handlers that also serve other transports. Borrowed; up to 4 GiB.
     ChainBuffer(void* data, size_t size);
+    // More of it behind, perhaps a guest's that only host calls look at; up to 4 GiB. Not once reading began.
+    void append(void* data, size_t size);
 
     size_t remaining() const { return remaining_; }
     // Copies up to `length` bytes; how many it were.

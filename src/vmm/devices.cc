@@ -84,6 +84,13 @@ Result<void> add_devices(const MonitorOptions& options, Machine& machine) {
     }
     for (const MonitorOptions::Share& share : options.shares) {
         auto link = std::make_unique<virtio::FuseLink>(TRY(options.owned(share.socket, "shared directory's socket")));
+        // Not a restored guest's, which is a private copy, nor one that images are mapped into: the file lacks both.
+        std::vector<virtio::FuseLink::SharedMemory> parts;
+        if (!machine.memory().is_private() && !options.map_images)
+            for (const MemoryRegion& region : machine.memory().regions())
+                parts.push_back({region.host, region.size, region.file_offset});
+        auto shared = link->share_memory(parts.empty() ? -1 : machine.memory().file(), parts);
+        if (!shared.ok()) return sys_error("tell casemate-share of the guest's memory", shared.error().value);
         TRY(machine.add_device(TRY(virtio::FsDevice::create(loop, share.tag, std::move(link)))));
     }
     if (options.vsock_listener >= 0) {
