@@ -162,6 +162,7 @@ std::string do_config(const DoConfig& config) {
     json document = {
         {"ociVersion", "1.2.0"},       {"process", process}, {"root", {{"path", "/"}, {"readonly", false}}},
         {"hostname", config.hostname}, {"mounts", mounts},   {"linux", linux_part}};
+    document["annotations"] = {{"dev.casemate.first-process", "command"}};
     return dump(document);
 }
 

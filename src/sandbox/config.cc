@@ -162,6 +162,11 @@ Result<void> apply_annotation(Config& config, std::string_view name, std::string
     std::string_view key = name.substr(kAnnotationPrefix.size());
     if (key == "enable_annotations" || key == "libexec")
         return Error(fmt::format("annotations.{}: this key is for configuration files only", name), EPERM);
+    // Not a key: the guest kernel reads it (boot/process_setup.cc).
+    if (key == "first-process") {
+        if (value == "init" || value == "command") return {};
+        return Error(fmt::format("annotations.{}: is \"{}\", must be init or command", name, value), EINVAL);
+    }
     if (find_key(key) == nullptr)
         return Error(fmt::format("annotations.{}: there is no key \"{}\"", name, key), EINVAL);
     if (std::find(config.enable_annotations.begin(), config.enable_annotations.end(), key) ==

@@ -29,6 +29,8 @@ TEST_F(ConfigTest, values_and_where_they_came_from) {
     EXPECT_FALSE(apply_annotation(*config, "dev.casemate.engine", "microvm").ok());
     EXPECT_FALSE(apply_annotation(*config, "dev.casemate.libexec", "/tmp").ok());
     EXPECT_FALSE(apply_annotation(*config, "dev.casemate.nonsense", "1").ok());
+    EXPECT_TRUE(apply_annotation(*config, "dev.casemate.first-process", "command").ok());
+    EXPECT_FALSE(apply_annotation(*config, "dev.casemate.first-process", "x").ok());
     EXPECT_TRUE(apply_annotation(*config, "org.other", "x").ok());
 }
 

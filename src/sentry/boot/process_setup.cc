@@ -40,6 +40,12 @@ Ref<Credentials> credentials_of(const PodContainer& container, const oci::Proces
     return made;
 }
 
+// Whether a pod's first process is no init but somebody's command: what ends a process by default ends it, too.
+bool is_command(const PodContainer& container) {
+    auto kind = container.spec.annotations.find("dev.casemate.first-process");
+    return kind != container.spec.annotations.end() && kind->second == "command";
+}
+
 }  // namespace
 
 BootResult<std::unique_ptr<PodProcess>> Pod::make_process(PodContainer& container, const oci::Process& wanted,
@@ -88,6 +94,10 @@ BootResult<std::unique_ptr<PodProcess>> Pod::make_process(PodContainer& containe
     made->process = Ref<Process>(&made->task->process());
     made->pid = made->task->pid().root_number();
     if (container.filter) set_first_filter(*made->task, container.filter);
+    if (is_command(container)) {
+        std::lock_guard lock(made->process->signal_mutex);
+        made->process->unkillable = false;
+    }
     if (wanted.oom_score_adj) made->process->oom_score_adj = *wanted.oom_score_adj;
     auto filled = make_descriptors(container, *made->task, stdio, streams, *made);
     if (!filled.ok()) {

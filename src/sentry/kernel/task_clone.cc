@@ -38,7 +38,8 @@ SysResult<void> check_flags(Task& parent, const CloneRequest& request) {
         parent.namespaces().pid_for_children.get() != &parent.pid_namespace() && (flags & CLONE_THREAD) != 0)
         return Errno(EINVAL);
     if ((flags & CLONE_PIDFD) != 0 && (flags & CLONE_DETACHED) != 0) return Errno(EINVAL);
-    if ((flags & CLONE_PARENT) != 0 && parent.process().unkillable) return Errno(EINVAL);
+    // Not beside an init.
+    if ((flags & CLONE_PARENT) != 0 && parent.tgid() == 1) return Errno(EINVAL);
     return {};
 }
 
