@@ -25,28 +25,6 @@ SysResult<int64_t> count(SysResult<size_t> moved) {
     return static_cast<int64_t>(*moved);
 }
 
-// What writing to a regular file means beyond the bytes: RLIMIT_FSIZE, set-user-id bits.
-SysResult<void> before_write(Task& task, File& file, IoBuffer& from, std::optional<int64_t> offset) {
-    Inode* inode = file.inode();
-    if (inode == nullptr) return {};
-    uint32_t mode = inode->mode();
-    if (!S_ISREG(mode)) return {};
-    if (mode & (S_ISUID | S_ISGID)) drop_privileged_bits(task, *inode);
-    uint64_t limit = task.limit(RLIMIT_FSIZE);
-    if (limit == RLIM_INFINITY) [[likely]]
-        return {};
-    int64_t at = offset ? *offset : TRY(file.seek(task, 0, SEEK_CUR));
-    if (file.flags() & O_APPEND) {
-        struct stat info;
-        TRY(file.stat(task, info));
-        at = info.st_size;
-    }
-    if (from.remaining() == 0) return {};
-    if (static_cast<uint64_t>(at) >= limit) return check_file_size(task, INT64_MAX);
-    from.limit(limit - static_cast<uint64_t>(at));
-    return {};
-}
-
 SysResult<int64_t> sys_read(Task& task, const SyscallArgs& args) {
     Ref<File> file = TRY(task.files().get(args.fd(0)));
     IoBuffer buffer = TRY(user_buffer(task, args.u64(1), args.u64(2)));
@@ -244,12 +222,34 @@ constexpr SyscallRow kRows[] = {
 
 }  // namespace
 
+SysResult<void> before_write(Task& task, File& file, IoBuffer& from, std::optional<int64_t> offset) {
+    Inode* inode = file.inode();
+    if (inode == nullptr) return {};
+    uint32_t mode = inode->mode();
+    if (!S_ISREG(mode)) return {};
+    if (mode & (S_ISUID | S_ISGID)) drop_privileged_bits(task, *inode);
+    uint64_t limit = task.limit(RLIMIT_FSIZE);
+    if (limit == RLIM_INFINITY) [[likely]]
+        return {};
+    int64_t at = offset ? *offset : TRY(file.seek(task, 0, SEEK_CUR));
+    if (file.flags() & O_APPEND) {
+        struct stat info;
+        TRY(file.stat(task, info));
+        at = info.st_size;
+    }
+    if (from.remaining() == 0) return {};
+    if (static_cast<uint64_t>(at) >= limit) return check_file_size(task, INT64_MAX);
+    from.limit(limit - static_cast<uint64_t>(at));
+    return {};
+}
+
 std::span<const SyscallRow> read_write_syscalls() { return kRows; }
 
 std::span<const SyscallRow> io_syscalls() {
     static const std::vector<SyscallRow> rows = [] {
         std::vector<SyscallRow> all;
-        for (auto part : {read_write_syscalls(), transfer_syscalls()}) all.insert(all.end(), part.begin(), part.end());
+        for (auto part : {read_write_syscalls(), transfer_syscalls(), aio_syscalls()})
+            all.insert(all.end(), part.begin(), part.end());
         return all;
     }();
     return rows;

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 
+#include "sentry/fs/anonymous/aio_context.h"
 #include "sentry/fs/proc/ipc_settings.h"
 #include "sentry/fs/proc/proc.h"
 #include "sentry/kernel/kernel.h"
@@ -161,6 +162,10 @@ Ref<Inode> make_sys_directory(Ref<ProcFileSystem> files) {
     add("kernel/random/uuid", 0444, [](Task&) -> SysResult<std::string> { return random_uuid() + "\n"; });
     add("kernel/random/entropy_avail", 0444, [](Task&) -> SysResult<std::string> { return std::string("256\n"); });
     add("kernel/random/poolsize", 0444, [](Task&) -> SysResult<std::string> { return std::string("256\n"); });
+    add("fs/aio-max-nr", 0444,
+        [](Task&) -> SysResult<std::string> { return fmt::format("{}\n", AioContexts::kMostEvents); });
+    add("fs/aio-nr", 0444,
+        [](Task&) -> SysResult<std::string> { return fmt::format("{}\n", aio_contexts().events()); });
     add("fs/file-nr", 0444,
         [](Task&) -> SysResult<std::string> { return std::string("64\t0\t9223372036854775807\n"); });
     return Ref<Inode>(std::move(top));
