@@ -332,6 +332,22 @@ CASE(write_updates_mtime) {
     EXPECT_EQ(write(fd, "x", 1), 1);
     EXPECT(stat_of("f").st_mtim.tv_sec > 1000);
 }
+CASE(read_after_write_updates_atime) {
+    constexpr size_t kSize = 300 << 10;
+    std::string buffer(kSize, 'x');
+    int fd = new_file("f", buffer), little = new_file("g", "x");
+    for (int i = 0; i < 4; ++i) EXPECT_EQ(pread(fd, buffer.data(), kSize, 0), kSize);
+    auto read_late = [&](int file, const char* name) {
+        const timespec times[2] = {{1000, 0}, {0, UTIME_OMIT}};
+        OK(futimens(file, times));
+        EXPECT_EQ(stat_of(name).st_atim.tv_sec, 1000);
+        EXPECT_EQ(pwrite(file, "y", 1, 0), 1);
+        EXPECT_EQ(pread(file, buffer.data(), 1, 0), 1);
+        return stat_of(name).st_atim.tv_sec;
+    };
+    if (read_late(little, "g") == 1000) skip("no times of access here");
+    for (int i = 0; i < 3; ++i) EXPECT(read_late(fd, "f") > 1000);
+}
 CASE(create_updates_directory_mtime) {
     OK(mkdir("d", 0755));
     timespec times[2] = {{1, 0}, {1, 0}};

@@ -224,6 +224,7 @@ class HostInode final : public Inode {
     std::atomic<bool> settled_{false};     // reading changes no time any more, as the host's relatime has it
     std::atomic<bool> written_unseen_{false};
     std::atomic<bool> times_posted_{false};
+    std::atomic<bool> unread_{true};           // since it was written
     std::atomic<bool> may_have_grown_{false};  // since window_end_ was asked for
     std::atomic<uint64_t> traffic_{0};         // bytes read and written
 

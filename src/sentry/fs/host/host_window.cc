@@ -29,6 +29,7 @@ void HostInode::was_written(size_t bytes) {
     traffic_.fetch_add(bytes, std::memory_order_relaxed);
     moved_.store(true, std::memory_order_release);
     may_have_grown_.store(true, std::memory_order_release);
+    unread_.store(true, std::memory_order_release);
 }
 
 void HostInode::was_cut() {
@@ -38,6 +39,7 @@ void HostInode::was_cut() {
     window_wanted_ = traffic_.load(std::memory_order_relaxed) + kLeastTraffic;
     moved_.store(true, std::memory_order_release);
     may_have_grown_.store(true, std::memory_order_release);
+    unread_.store(true, std::memory_order_release);
 }
 
 Ref<HostWindow> HostInode::take_window_locked() {
@@ -67,6 +69,8 @@ Ref<HostWindow> HostInode::make_window_locked() {
 
 size_t HostInode::read_mapped(IoBuffer& into, int64_t offset) {
     if (host().shared() || traffic_.load(std::memory_order_relaxed) < kLeastTraffic) return 0;
+    // The first reading after a change shows in the time of access, which only the host sets.
+    if (unread_.load(std::memory_order_acquire) && unread_.exchange(false, std::memory_order_acq_rel)) return 0;
     const uint64_t size = into.remaining(), begin = static_cast<uint64_t>(offset), end = begin + size;
     Ref<HostWindow> window, outgrown;
     {
