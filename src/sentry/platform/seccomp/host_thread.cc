@@ -68,6 +68,8 @@ void HostThread::clear() {
     set_facts({});
     counts_ = {};
     rhythm_ = {};
+    patience_ = {};
+    awake_ = false;
     registers_ = Registers{};
     layout_.reset_fp(fp_image());
     fp_is_here_ = true;
@@ -244,6 +246,12 @@ void HostThread::park(std::optional<int64_t> deadline) {
     const int64_t until = deadline ? std::max<int64_t>(*deadline, kSecond) : 0;
     park_line_.seconds = until / kSecond;
     park_line_.nanoseconds = until % kSecond;
+    const int64_t now = monotonic_time();
+    if (awake_ && park_line_.late != 0) patience_.late(now);
+    park_line_.late = 0;
+    const int yields = patience_.yields(now);
+    awake_ = yields > 0;
+    park_line_.yields = static_cast<uint32_t>(yields);
     parked_until_ = deadline;
     count_running(false);
     poller_.wake_all();
@@ -254,9 +262,12 @@ void HostThread::park(std::optional<int64_t> deadline) {
 void HostThread::answer_parked(int64_t result) {
     slot_.args[0] = static_cast<uint64_t>(clean_result(result));
     count_running(true);
-    slot_.state.fetch_and(~uint32_t{STUB_SLOT_PARKED}, std::memory_order_acq_rel);
+    // Who has not said that it sleeps sees the answer by itself.
+    const bool asleep =
+        (slot_.state.fetch_and(~uint32_t{STUB_SLOT_PARKED}, std::memory_order_seq_cst) & STUB_SLOT_ASLEEP) != 0;
+    if (awake_) patience_.answered(asleep, asleep ? monotonic_time() : 0);
     parked_.store(kNotParked, std::memory_order_release);
-    poller_.wake(slot_.state);
+    if (asleep) poller_.wake(slot_.state);
 }
 
 bool HostThread::answer_stopped(int64_t result) {

@@ -141,6 +141,8 @@ class HostThread {
     // Owner's.
     QuickCalls* quick_calls_ = nullptr;
     CallRhythm rhythm_;
+    ParkPatience patience_;
+    bool awake_ = false;             // the parked call's application may yield first
     std::optional<cpu_set_t> home_;  // the thread's CPUs, while it is kept off one; guarded by the poller's lock
     // How many calls came from where lately.
     struct Count {

@@ -47,6 +47,38 @@ class CallRhythm {
     int streak_ = 0, refused_ = 0, good_ = 0;
 };
 
+// How often the application of a parked call gives its CPU away before it sleeps. Where the answer is given by another
+// CPU, and soon, it need not be woken then. As somebody may take the CPU and keep it, and the answer may come late,
+// that is tried only as long as it is of use.
+class ParkPatience {
+  public:
+    static constexpr int kYields = 20;
+
+    int yields(int64_t now) const { return now >= not_before_ ? kYields : 0; }
+    // An answer came. `slept`: the application slept by then, though it could have yielded.
+    void answered(bool slept, int64_t now) {
+        if (!slept) {
+            in_vain_ = 0;
+            if (++good_ >= kProven) pause_ = kLeastPause;
+        } else if (++in_vain_ >= kInVain) {
+            rest(now);
+        }
+    }
+    // An answer was there, but the CPU for long not.
+    void late(int64_t now) { rest(now); }
+
+  private:
+    static constexpr int kInVain = 4, kProven = 200;
+    static constexpr int64_t kLeastPause = 2'000'000, kMostPause = 500'000'000;
+    void rest(int64_t now) {
+        not_before_ = now + pause_;
+        pause_ = std::min(pause_ * 2, kMostPause);
+        in_vain_ = good_ = 0;
+    }
+    int64_t not_before_ = 0, pause_ = kLeastPause;
+    int in_vain_ = 0, good_ = 0;
+};
+
 // Whether there is a CPU to look from.
 class PollBudget {
   public:

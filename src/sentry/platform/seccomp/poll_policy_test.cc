@@ -179,4 +179,36 @@ TEST_F(SharedCpuTrialTest, ShortSessionsThatDoNotPayAreNotRepeated) {
 }
 
 }  // namespace
+TEST(ParkPatience, yields_as_long_as_it_is_of_use) {
+    ParkPatience patience;
+    int64_t now = 1'000'000'000;
+    for (int i = 0; i < 1000; ++i) {
+        EXPECT_EQ(patience.yields(now), ParkPatience::kYields);
+        patience.answered(i % 3 == 0, now += 10'000);
+    }
+    // In vain, several times one after the other.
+    for (int i = 0; i < 4; ++i) {
+        EXPECT_NE(patience.yields(now), 0);
+        patience.answered(true, now);
+    }
+    EXPECT_EQ(patience.yields(now), 0);
+    EXPECT_NE(patience.yields(now + 2'000'000), 0);
+}
+
+TEST(ParkPatience, stays_away_longer_and_longer_where_somebody_takes_the_cpu) {
+    ParkPatience patience;
+    int64_t now = 1'000'000'000, tried = 0;
+    for (; now < 11'000'000'000; now += 100'000) {
+        if (patience.yields(now) == 0) continue;
+        ++tried;
+        patience.late(now);
+    }
+    EXPECT_LT(tried, 40);
+    // And comes back when that is over.
+    now += 500'000'000;
+    for (int i = 0; i < 200; ++i) patience.answered(false, 0);
+    patience.late(now);
+    EXPECT_NE(patience.yields(now + 2'000'000), 0);
+}
+
 }  // namespace casemate::sentry::seccomp

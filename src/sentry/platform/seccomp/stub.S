@@ -32,7 +32,7 @@
     .globl casemate_stub_call_stands, casemate_stub_call_stands_end
     .globl casemate_stub_call_stored, casemate_stub_call_asked, casemate_stub_call_yield_return
     .globl casemate_stub_call_wait_return, casemate_stub_call_park, casemate_stub_call_park_return
-    .globl casemate_stub_call_unparked, casemate_stub_call_back, casemate_stub_call_end
+    .globl casemate_stub_call_park_yield_return, casemate_stub_call_unparked, casemate_stub_call_back, casemate_stub_call_end
 
 casemate_stub_begin:
 
@@ -385,6 +385,32 @@ casemate_stub_call_wait_return:
     // It would wait: so does this thread, on the slot's word.
 10: mov %rdi, STUB_PARK - STUB_SLOT + STUB_PARK_RDI(%r11)
 casemate_stub_call_park:
+    // Where the answer is likely to come soon, a thread that stays awake need not be woken.
+    mov STUB_PARK - STUB_SLOT + STUB_PARK_YIELDS(%r11), %esi
+12: xor %eax, %eax
+    testb $STUB_SLOT_PARKED, STUB_SLOT_STATE(%r11)
+    jz 2f
+    dec %esi
+    js 14f
+    rdtsc
+    mov %edx, %edi
+    shl $32, %rdi
+    add %rax, %rdi
+    mov $__NR_sched_yield, %eax
+    syscall
+casemate_stub_call_park_yield_return:
+    rdgsbase %r11
+    testb $STUB_SLOT_PARKED, STUB_SLOT_STATE(%r11)
+    jnz 12b
+    rdtsc
+    shl $32, %rdx
+    add %rdx, %rax
+    sub %rdi, %rax
+    cmp $STUB_PARK_LONG, %rax
+    jb 12b
+    movl $1, STUB_PARK - STUB_SLOT + STUB_PARK_LATE(%r11)
+    jmp 12b
+14: lock orl $STUB_SLOT_ASLEEP, STUB_SLOT_STATE(%r11)
 11: mov STUB_SLOT_STATE(%r11), %edx
     xor %eax, %eax
     test $STUB_SLOT_PARKED, %dl

@@ -66,10 +66,15 @@
 #define STUB_SLOT_WATCHED 16
 #define STUB_SLOT_STOPPING 32 /* there is an answer, but the application is to be stopped before it sees it */
 #define STUB_SLOT_PARKED 64   /* with ANSWERED: the answer comes later, when this bit goes */
+#define STUB_SLOT_ASLEEP 128  /* the application of a parked call is to be woken */
 // Behind the slot: what a parked call needs.
 #define STUB_PARK 0x80
 #define STUB_PARK_SECONDS 0 /* of CLOCK_MONOTONIC, with nanoseconds behind it; 0: for ever */
 #define STUB_PARK_RDI 16
+#define STUB_PARK_YIELDS 24 /* so often the CPU is given away before the thread sleeps */
+#define STUB_PARK_LATE 28   /* set by the stub: the answer was there, but the CPU for long not */
+// So many cycles are long: some tenths of a millisecond.
+#define STUB_PARK_LONG 600000
 // How often an application looks for its answer before it takes the slow way.
 #define STUB_SLOT_PATIENCE 300
 // How often it gives its CPU away for one.
@@ -143,8 +148,11 @@ struct CallSlot {
 struct ParkLine {
     int64_t seconds, nanoseconds;  // when the application shall stop waiting
     uint64_t rdi;                  // saved by the stub
+    uint32_t yields;
+    uint32_t late;
 };
 static_assert(offsetof(ParkLine, seconds) == STUB_PARK_SECONDS && offsetof(ParkLine, rdi) == STUB_PARK_RDI &&
+              offsetof(ParkLine, yields) == STUB_PARK_YIELDS && offsetof(ParkLine, late) == STUB_PARK_LATE &&
               STUB_PARK == STUB_SLOT + 64 && STUB_AREA_HEADER + STUB_PARK + sizeof(ParkLine) <= STUB_AREA_SIZE);
 static_assert(sizeof(CallSlot) == 64 && offsetof(CallSlot, nr) == STUB_SLOT_NR &&
               offsetof(CallSlot, args) == STUB_SLOT_ARGS && offsetof(CallSlot, ip) == STUB_SLOT_IP);
@@ -242,8 +250,9 @@ extern const char casemate_stub_call_asked[];         // from here on it is aske
 extern const char casemate_stub_call_wait_return[];   // behind the syscall of STUB_CALL_WAIT
 extern const char casemate_stub_call_back[];          // from here on the call goes the slow way
 extern const char casemate_stub_call_park[];          // from here on a parked call's registers are in slot and ParkLine
-extern const char casemate_stub_call_park_return[];   // behind the one allowed FUTEX_WAIT_BITSET
-extern const char casemate_stub_call_unparked[];      // they are back
+extern const char casemate_stub_call_park_yield_return[];  // behind another allowed sched_yield
+extern const char casemate_stub_call_park_return[];        // behind the one allowed FUTEX_WAIT_BITSET
+extern const char casemate_stub_call_unparked[];           // they are back
 extern const char casemate_stub_call_end[];
 }
 

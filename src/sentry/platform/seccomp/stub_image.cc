@@ -29,12 +29,17 @@ void append(std::vector<sock_filter>& program, std::initializer_list<sock_filter
     program.insert(program.end(), part);
 }
 
-// ALLOW where the call comes from `place` (the accumulator is lost), else `otherwise`.
-void append_from_place(std::vector<sock_filter>& program, const char* place, uint32_t otherwise) {
-    const uint64_t address = stub_address(place);
+// ALLOW where the call comes from one of `places` (the accumulator is lost), else `otherwise`: 6 instructions and one
+// for each place.
+void append_from_places(std::vector<sock_filter>& program, std::initializer_list<const char*> places,
+                        uint32_t otherwise) {
+    append(program, {load(kIpLow)});
+    auto left = static_cast<uint8_t>(places.size());
+    for (const char* place : places)
+        append(program, {skip_if(BPF_JEQ, static_cast<uint32_t>(stub_address(place)), left--, 0)});
     append(program,
-           {load(kIpLow), skip_if(BPF_JEQ, static_cast<uint32_t>(address), 1, 0), give(otherwise), load(kIpHigh),
-            skip_if(BPF_JEQ, static_cast<uint32_t>(address >> 32), 1, 0), give(otherwise), give(SECCOMP_RET_ALLOW)});
+           {give(otherwise), load(kIpHigh), skip_if(BPF_JEQ, static_cast<uint32_t>(uint64_t{STUB_CODE} >> 32), 1, 0),
+            give(otherwise), give(SECCOMP_RET_ALLOW)});
 }
 
 void place_filter(StubImage& image, size_t offset, size_t end, const std::vector<sock_filter>& filter) {
@@ -62,14 +67,15 @@ std::vector<sock_filter> app_filter() {
                      skip_if(BPF_JEQ, SYS_getcpu, 0, 4), load(kIpHigh), skip_if(BPF_JEQ, 0xffffffff, 0, 1),
                      give(SECCOMP_RET_TRAP), give(SECCOMP_RET_USER_NOTIF)});
     append(program, {skip_if(BPF_JEQ, SYS_rt_sigreturn, 0, 7)});
-    append_from_place(program, casemate_stub_sigreturn_return, SECCOMP_RET_TRAP);
-    append(program, {skip_if(BPF_JEQ, SYS_sched_yield, 0, 7)});
-    append_from_place(program, casemate_stub_call_yield_return, SECCOMP_RET_USER_NOTIF);
+    append_from_places(program, {casemate_stub_sigreturn_return}, SECCOMP_RET_TRAP);
+    append(program, {skip_if(BPF_JEQ, SYS_sched_yield, 0, 8)});
+    append_from_places(program, {casemate_stub_call_yield_return, casemate_stub_call_park_yield_return},
+                       SECCOMP_RET_USER_NOTIF);
     append(program, {skip_if(BPF_JEQ, SYS_futex, 1, 0), give(SECCOMP_RET_USER_NOTIF), load(arg_low(1)),
                      skip_if(BPF_JEQ, FUTEX_WAIT_BITSET, 0, 7)});
-    append_from_place(program, casemate_stub_call_park_return, SECCOMP_RET_USER_NOTIF);
+    append_from_places(program, {casemate_stub_call_park_return}, SECCOMP_RET_USER_NOTIF);
     append(program, {skip_if(BPF_JEQ, FUTEX_WAKE, 1, 0), give(SECCOMP_RET_USER_NOTIF)});
-    append_from_place(program, casemate_stub_wake_return, SECCOMP_RET_USER_NOTIF);
+    append_from_places(program, {casemate_stub_wake_return}, SECCOMP_RET_USER_NOTIF);
     return program;
 }
 
