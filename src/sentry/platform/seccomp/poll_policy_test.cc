@@ -182,7 +182,7 @@ TEST_F(SharedCpuTrialTest, ShortSessionsThatDoNotPayAreNotRepeated) {
 TEST(ParkPatience, yields_as_long_as_it_is_of_use) {
     ParkPatience patience;
     int64_t now = 1'000'000'000;
-    for (int i = 0; i < 1000; ++i) {
+    for (int i = 0; i <= 1000; ++i) {
         EXPECT_EQ(patience.yields(now), ParkPatience::kYields);
         patience.answered(i % 3 == 0, now += 10'000);
     }

@@ -3,7 +3,7 @@
 // It uses registers only: no stack, no writable memory is ever read to decide anything, because application threads
 // share the address space and may write all of it. What it does is ordered by pages that are read-only here, and by the
 // kernel's replies to its notifications. Applications may jump to any byte of it: every syscall below is refused by the
-// application threads' filter, but for rt_sigreturn, one futex wake, one futex wait and one sched_yield, which are
+// application threads' filter, but for rt_sigreturn, one futex wake, one futex wait and two sched_yield, which are
 // harmless with any arguments.
 
 #include <asm/unistd.h>
