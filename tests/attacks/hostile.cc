@@ -314,7 +314,7 @@ static void* forge(void*) {
         switch (noise() % 6) {
             case 5:
                 // What the caller is told without asking; it needs no more than to be readable.
-                slot[-2] = noise() % 2 ? 0 : (uint64_t)(uintptr_t)memory;
+                slot[noise() % 2 ? -2 : -4] = noise() % 2 ? 0 : (uint64_t)(uintptr_t)memory;
                 break;
             case 4:
                 // Whether and how often the caller gives its CPU away.
@@ -378,13 +378,13 @@ static void* forge_waits(void*) {
         if (slot == nullptr) continue;
         switch (noise() % 6) {
             case 0:
-                *(volatile uint32_t*)slot = (uint32_t)noise() & 0x7f;
+                *(volatile uint32_t*)slot = (uint32_t)noise() & 0xff;
                 break;
             case 1:
                 *(volatile uint32_t*)slot = 0x51;  // asks and waits
                 break;
             case 2:
-                slot[8 + noise() % 3] = noise() % 2 ? noise() : noise() % 4;
+                slot[8 + noise() % 4] = noise() % 2 ? noise() : noise() % 4;
                 break;
             case 3:
                 slot[1 + noise() % 7] = noise();
