@@ -1,6 +1,8 @@
 // What several commands need of a container: finding it, talking to its sandbox, making it, taking it away.
 #pragma once
 
+#include <signal.h>
+
 #include <optional>
 #include <string>
 
@@ -44,8 +46,20 @@ struct CommandStreams {
 };
 Result<CommandStreams> open_streams(const StreamRequest& request, const std::optional<oci::ConsoleSize>& size);
 
-// Waits for the end of a child while signals that the command gets are passed on to it. Returns its exit code.
-int wait_and_forward(int pidfd);
+// The signals that a command passes on to what it runs. From its construction on they wait, so that one that comes when
+// the program runs already and the command does not know yet is not lost; its end lets them through.
+class PassedSignals {
+  public:
+    PassedSignals();
+    ~PassedSignals();
+    PassedSignals(const PassedSignals&) = delete;
+    PassedSignals& operator=(const PassedSignals&) = delete;
+    // Waits for the end of a child and passes them on to it. Returns its exit code.
+    int wait_for(int pidfd);
+
+  private:
+    sigset_t set_, before_;
+};
 
 // Kills what is left of the container where `force` allows, and removes everything of it; runs the poststop hooks.
 Result<void> remove_container(const Context& context, Found container, bool force);

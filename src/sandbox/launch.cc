@@ -126,6 +126,10 @@ class Child {
         : options_(options), streams_(std::move(streams)), dir_(dir), channel_(channel) {}
 
     [[noreturn]] void run() {
+        // What the command holds back is for what it runs.
+        sigset_t none;
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, nullptr);
         UniqueFd done(eventfd(0, EFD_CLOEXEC));
         std::thread watch([this, fd = done.get()] { watch_command(fd); });
         auto made = make();
