@@ -470,3 +470,32 @@ CASE(cancel_thread) {
     EXPECT_EQ(pthread_join(thread, &result), 0);
     EXPECT(result == PTHREAD_CANCELED);
 }
+// The end of the first wait passes in the second, which has none.
+CASE(a_wait_without_an_end_outlives_the_end_of_the_one_before) {
+    static uint32_t words[2];
+    static std::atomic<int> asleep;
+    pthread_t thread;
+    auto waiter = [](void*) -> void* {
+        const timespec soon{0, 4000000};
+        for (int i = 0; i < 400; ++i) {
+            // Long enough only now and then, to come through all of it often.
+            __atomic_store_n(&words[0], 0, __ATOMIC_SEQ_CST);
+            __atomic_store_n(&words[1], 0, __ATOMIC_SEQ_CST);
+            asleep = 2 * i + 1;
+            while (__atomic_load_n(&words[0], __ATOMIC_SEQ_CST) == 0) futex(&words[0], FUTEX_WAIT_PRIVATE, 0, &soon);
+            asleep = 2 * i + 2;
+            while (__atomic_load_n(&words[1], __ATOMIC_SEQ_CST) == 0) futex(&words[1], FUTEX_WAIT_PRIVATE, 0, nullptr);
+        }
+        return nullptr;
+    };
+    EXPECT_EQ(pthread_create(&thread, nullptr, waiter, nullptr), 0);
+    for (int i = 0; i < 400; ++i) {
+        for (int j = 0; j < 2; ++j) {
+            while (asleep < 2 * i + 1 + j) sched_yield();
+            if (i % 20 == 19) usleep(j == 0 ? 5000 : 60000);
+            __atomic_store_n(&words[j], 1, __ATOMIC_SEQ_CST);
+            futex(&words[j], FUTEX_WAKE_PRIVATE, 1);
+        }
+    }
+    EXPECT_EQ(pthread_join(thread, nullptr), 0);
+}

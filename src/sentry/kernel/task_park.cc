@@ -120,7 +120,9 @@ TaskRunner::Next TaskRunner::settle_parked(Task& task, Stop& stop, Stop came) {
                     task.in_application_.store(false, std::memory_order_release);
                     if (parts.futex_sleeper) {
                         task.kernel().futexes().leave_parked(task);
-                        if (!parked.result && monotonic_now() >= *parked.deadline()) parked.result = -ETIMEDOUT;
+                        // The time may have been an earlier call's, which somebody else answered.
+                        const Deadline& deadline = parked.deadline();
+                        if (!parked.result && deadline && monotonic_now() >= *deadline) parked.result = -ETIMEDOUT;
                     }
                     Next next = again(task, false);
                     parked.set_state(State::kNone);

@@ -7,7 +7,7 @@
 #include <cstring>
 
 extern "C" {
-extern const char __executable_start;
+extern const char __executable_start, etext;
 extern const char guarded_begin[], guarded_end[], guarded_failed[];
 int guarded_copy_asm(void* into, const void* from, size_t size);
 int guarded_zero_asm(void* into, size_t size);
@@ -30,7 +30,7 @@ void on_fault(int signo, siginfo_t*, void* context) {
     constexpr int kLogFd = 6;
     auto base = reinterpret_cast<uintptr_t>(&__executable_start);
     auto& registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
-    char line[200] = "BUG: fault at";
+    char line[600] = "BUG: fault at";
     size_t length = strlen(line);
     auto append = [&](uintptr_t value) {
         line[length++] = ' ';
@@ -44,6 +44,17 @@ void on_fault(int signo, siginfo_t*, void* context) {
         append(words[1] - base);
         if (words[0] <= frame) break;
         frame = words[0];
+    }
+    // The C library keeps no frames: what on the stack may be return addresses.
+    auto words = static_cast<uintptr_t>(registers[REG_RSP]);
+    const auto end = reinterpret_cast<uintptr_t>(&etext);
+    line[length++] = ';';
+    for (int depth = 0, found = 0; depth < 400 && found < 24; depth++, words += sizeof(uintptr_t)) {
+        uintptr_t word = 0;
+        if (guarded_copy_asm(&word, reinterpret_cast<void*>(words), sizeof(word)) == 0) break;
+        if (word <= base || word >= end) continue;
+        append(word - base);
+        ++found;
     }
     line[length++] = '\n';
     ssize_t written = write(kLogFd, line, length);
