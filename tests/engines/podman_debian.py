@@ -92,8 +92,8 @@ status, out = call("run", "--rm", *BASE, "debian:own", "bash", "-c", "uname -r; 
 tell("run", status == 0 and "casemate" in out.split()[0] and out.split()[1] == "12" and int(out.split()[2]) > 80, out)
 
 seen, status = on_terminal(["run", "--rm", "-it", *BASE, "debian:own", "bash", "--norc"],
-                           [("# ", "stty size; tty\n"), ("/dev/pts", "sleep 100 &\n"), ("# ", "jobs\n"), ("Running", "cat\n"),
-                            ("cat", "\x03"), ("# ", "kill %1; exit 5\n")])
+                           [("# ", "stty size; tty\n"), ("/dev/pts", "sleep 100 &\n"), ("# ", "jobs\n"), ("Running", ""),
+                            ("# ", "sh -c \"echo in''side; exec cat\"\n"), ("inside", "\x03"), ("# ", "kill %1; exit 5\n")])
 tell("run-it", status == 5 and "40 90" in seen, f"status {status}: {seen}")
 
 status, out = call("run", "-d", "--name", "box", *BASE, "--memory", "256m", "debian:own", "bash", "-c",
