@@ -61,8 +61,8 @@ Result<int> make_container(Context& context, const Arguments& arguments, Creatio
     launch.start = creation.run;
     if (command_streams.callers_terminal)
         raw.emplace(TRY(sandbox::RawTerminal::create(command_streams.streams.console.get())));
-    std::optional<PassedSignals> signals;
-    if (!creation.detach) signals.emplace();
+    sigset_t signals{};
+    if (!creation.detach) signals = hold_passed_signals();
     sandbox::Launched launched = pod ? TRY(sandbox::join_pod(launch, *pod, std::move(command_streams.streams), dir))
                                      : TRY(sandbox::launch_pod(launch, std::move(command_streams.streams), dir));
     remove_dir.dismiss();
@@ -85,8 +85,7 @@ Result<int> make_container(Context& context, const Arguments& arguments, Creatio
     if (creation.detach) return 0;
 
     dir.unlock();
-    int code = signals->wait_for(launched.pidfd.get());
-    signals.reset();
+    int code = wait_and_forward(launched.pidfd.get(), signals);
     raw.reset();
     if (arguments.has("keep")) return code;
     auto container = find_container(context, id, true);

@@ -158,11 +158,11 @@ Result<int> run_do(Context& context, const Arguments& arguments) {
     launch.start = true;
     launch.remove_at_end = true;
     launch.leash = true;
-    PassedSignals signals;
+    sigset_t signals = hold_passed_signals();
     auto launched = TRY(sandbox::launch_pod(launch, std::move(streams.streams), dir));
     remove_dir.dismiss();
     dir.unlock();
-    return signals.wait_for(launched.pidfd.get());
+    return wait_and_forward(launched.pidfd.get(), signals);
 }
 
 }  // namespace

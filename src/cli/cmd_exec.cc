@@ -26,11 +26,7 @@ constexpr int kExecFailed = 255;  // as runc's
 
 // Passes signals and sizes of the terminal on until the process has ended.
 Result<int> wait_for_exec(sandbox::ControlClient& client, int terminal) {
-    sigset_t set;
-    sigfillset(&set);
-    for (int signo : {SIGCHLD, SIGURG, SIGTTOU, SIGTTIN, SIGTSTP, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT})
-        sigdelset(&set, signo);
-    sigprocmask(SIG_BLOCK, &set, nullptr);
+    sigset_t set = hold_passed_signals();
     UniqueFd signals(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
     if (!signals) return sys_error("signalfd");
     pollfd polled[] = {{client.fd(), POLLIN, 0}, {signals.get(), POLLIN, 0}};

@@ -127,17 +127,17 @@ Result<CommandStreams> open_streams(const StreamRequest& request, const std::opt
     return out;
 }
 
-PassedSignals::PassedSignals() {
-    sigfillset(&set_);
+sigset_t hold_passed_signals() {
+    sigset_t set;
+    sigfillset(&set);
     for (int signo : {SIGCHLD, SIGURG, SIGTTOU, SIGTTIN, SIGTSTP, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT})
-        sigdelset(&set_, signo);
-    sigprocmask(SIG_BLOCK, &set_, &before_);
+        sigdelset(&set, signo);
+    sigprocmask(SIG_BLOCK, &set, nullptr);
+    return set;
 }
 
-PassedSignals::~PassedSignals() { sigprocmask(SIG_SETMASK, &before_, nullptr); }
-
-int PassedSignals::wait_for(int pidfd) {
-    UniqueFd signals(signalfd(-1, &set_, SFD_CLOEXEC | SFD_NONBLOCK));
+int wait_and_forward(int pidfd, const sigset_t& held) {
+    UniqueFd signals(signalfd(-1, &held, SFD_CLOEXEC | SFD_NONBLOCK));
     pollfd polled[] = {{pidfd, POLLIN, 0}, {signals.get(), POLLIN, 0}};
     for (;;) {
         if (poll(polled, signals ? 2 : 1, -1) < 0 && errno != EINTR) break;

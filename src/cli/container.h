@@ -46,20 +46,11 @@ struct CommandStreams {
 };
 Result<CommandStreams> open_streams(const StreamRequest& request, const std::optional<oci::ConsoleSize>& size);
 
-// The signals that a command passes on to what it runs. From its construction on they wait, so that one that comes when
-// the program runs already and the command does not know yet is not lost; its end lets them through.
-class PassedSignals {
-  public:
-    PassedSignals();
-    ~PassedSignals();
-    PassedSignals(const PassedSignals&) = delete;
-    PassedSignals& operator=(const PassedSignals&) = delete;
-    // Waits for the end of a child and passes them on to it. Returns its exit code.
-    int wait_for(int pidfd);
-
-  private:
-    sigset_t set_, before_;
-};
+// The signals that a command passes on to what it runs wait from here on: one that comes when the program runs already
+// and the command does not know yet is not lost.
+sigset_t hold_passed_signals();
+// Waits for the end of a child and passes them on to it. Returns its exit code.
+int wait_and_forward(int pidfd, const sigset_t& held);
 
 // Kills what is left of the container where `force` allows, and removes everything of it; runs the poststop hooks.
 Result<void> remove_container(const Context& context, Found container, bool force);
