@@ -116,7 +116,7 @@ Result<Ref<SyscallFilter>> compile_profile(const oci::Seccomp& profile) {
     }
     host::SeccompFilter filter(otherwise);
     for (auto& [number, rules] : calls) {
-        std::ranges::stable_partition(rules, [](const Rule& rule) { return !rule.checks.empty(); });
+        std::stable_partition(rules.begin(), rules.end(), [](const Rule& rule) { return !rule.checks.empty(); });
         for (Rule& rule : rules) filter.add_rule(number, std::move(rule.checks), rule.value);
     }
     std::vector<sock_filter> program = TRY(filter.build());
