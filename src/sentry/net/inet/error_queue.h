@@ -2,6 +2,8 @@
 // IP_RECVERR, completions of MSG_ZEROCOPY. Bounded: what does not fit is not told.
 #pragma once
 
+#include <time.h>  // before what needs timespec
+
 #include <linux/errqueue.h>
 
 #include <deque>
