@@ -25,7 +25,7 @@ casemate::Result<void> run() {
     using namespace casemate::fileserver;
     ::umask(0);
     ::signal(SIGPIPE, SIG_IGN);
-    UniqueFd self = TRY(enter_proc_self_fd());
+    UniqueFd self = TRY(enter_jail());
     FileServer::Limits limits;
     size_t descriptors = raise_descriptor_limit();
     // Half of the descriptors may be nodes; those in flight to the guest are few.

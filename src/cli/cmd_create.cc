@@ -5,6 +5,8 @@
 #include "base/log.h"
 #include "base/scope_exit.h"
 #include "cli/container.h"
+#include "cli/process_json.h"
+#include "oci/config_parser.h"
 #include "oci/engine_support.h"
 #include "oci/hooks.h"
 #include "sandbox/engine_capabilities.h"
@@ -19,10 +21,26 @@ struct Creation {
     bool detach = true;
 };
 
+host::IdMaps maps_of(const oci::Spec& spec) {
+    host::IdMaps maps;
+    for (const oci::IdMapping& m : spec.linux.uid_mappings) maps.uids.push_back({m.container_id, m.host_id, m.size});
+    for (const oci::IdMapping& m : spec.linux.gid_mappings) maps.gids.push_back({m.container_id, m.host_id, m.size});
+    return maps;
+}
+
 Result<int> make_container(Context& context, const Arguments& arguments, Creation creation) {
     std::string id(arguments.positional()[0]);
     TRY(oci::validate_container_id(id));
-    oci::Bundle bundle = TRY(oci::open_bundle(std::string(arguments.value_or("bundle", "."))));
+    std::string folder(arguments.value_or("bundle", "."));
+    oci::Bundle bundle = TRY(oci::open_bundle(folder));
+    if (geteuid() != 0) {
+        // The maps of config.json are those of the user namespace that the whole pod lives in, which needs none in the
+        // guest. What was opened before is in another mount namespace, whose mounts cannot be taken.
+        TRY(ensure_root(maps_of(bundle.spec)));
+        bundle = TRY(oci::open_bundle(folder));
+        bundle.config = TRY(without_user_namespace(bundle.config));
+        bundle.spec = TRY(oci::parse_config(bundle.config));
+    }
     const oci::Spec& spec = bundle.spec;
     for (const std::string& warning : spec.notes.warnings) log::info("{}", warning);
     if (!spec.process) return Error("config.json: process: is missing; a container needs a program to start", EINVAL);
@@ -55,6 +73,7 @@ Result<int> make_container(Context& context, const Arguments& arguments, Creatio
     launch.rootfs = bundle.rootfs_path;
     launch.config = &config;
     launch.systemd_cgroup = context.systemd_cgroup;
+    launch.rootless = context.rootless;
     launch.own_terminal = command_streams.own_pty;
     launch.debug = context.debug || config.debug;
     launch.log_fd = context.log_fd;

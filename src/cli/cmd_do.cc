@@ -83,6 +83,8 @@ Result<int> run_do(Context& context, const Arguments& arguments) {
         config.cwd = folder;
     else
         return sys_error("find the working folder");
+    bool ordinary_user = geteuid() != 0;
+    TRY(ensure_root());
     config.uid = geteuid();
     config.gid = getegid();
     if (arguments.has("user")) {
@@ -90,7 +92,7 @@ Result<int> run_do(Context& context, const Arguments& arguments) {
         size_t colon = user.find(':');
         config.uid = config.gid = TRY(parse_id(user.substr(0, colon)));
         if (colon != std::string_view::npos) config.gid = TRY(parse_id(user.substr(colon + 1)));
-    } else {
+    } else if (!ordinary_user) {  // whose further groups do not exist in the user namespace
         gid_t groups[NGROUPS_MAX];
         int count = getgroups(NGROUPS_MAX, groups);
         for (int i = 0; i < count; ++i) config.additional_gids.push_back(groups[i]);

@@ -18,7 +18,7 @@ struct Context {
     bool debug = false;
     int log_fd = -1;  // of --log, for the sandbox's own log; -1: none
     bool log_json = false;
-    std::string rootless;
+    bool rootless = false;
     sandbox::Config* config = nullptr;  // effective configuration
 };
 

@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "base/log.h"
+#include "host/namespaces.h"
 #include "linux/event_fds.h"
 #include "linux/file.h"
 #include "linux/process.h"
@@ -79,6 +80,12 @@ Result<int> parse_signal(std::string_view text) {
             return value + sign * offset;
     }
     return Error(fmt::format("unknown signal \"{}\"", text), EINVAL);
+}
+
+Result<void> ensure_root(host::IdMaps maps) {
+    if (geteuid() == 0) return {};
+    if (maps.uids.empty()) maps = host::rootless_id_maps();
+    return host::enter_rootless(maps);
 }
 
 Result<void> write_pid_file(std::string_view path, pid_t pid) {

@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "cli/commands.h"
+#include "host/id_map.h"
 #include "oci/bundle.h"
 #include "sandbox/control.h"
 #include "sandbox/launch.h"
@@ -26,6 +27,10 @@ Result<Found> find_container(const Context& context, std::string_view id, bool l
 Result<sandbox::ControlClient> connect_to_pod(const Context& context, const Found& container);
 // The same whatever the status: the pod may be there still.
 Result<sandbox::ControlClient> connect_to_pod_of_stopped(const Context& context, const Found& container);
+
+// Before a sandbox is made: a user who is not root goes on as root of a user namespace, where the own files are root's.
+// With these maps, or those that the user can have if they are empty.
+Result<void> ensure_root(host::IdMaps maps = {});
 
 // Signal by number or name ("9", "KILL", "SIGRTMIN+3").
 Result<int> parse_signal(std::string_view text);

@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "cli/commands.h"
+#include "host/namespaces.h"
 #include "linux/file.h"
 #include "sandbox/config.h"
 #include "sandbox/state_dir.h"
@@ -86,7 +87,8 @@ int run_command_line(std::span<char*> words) {
     std::string_view root = globals->value("root");
     context.root = root.empty() ? sandbox::default_state_root() : absolute(root);
     context.systemd_cgroup = globals->has("systemd-cgroup");
-    context.rootless = globals->value("rootless");
+    std::string_view rootless = globals->value_or("rootless", "auto");
+    context.rootless = rootless == "true" || (rootless == "auto" && host::is_rootless());
     auto config = sandbox::load_config(std::string(globals->value("config")));
     if (!config.ok()) return fail(config.error());
     context.config = &*config;

@@ -99,6 +99,18 @@ Result<std::string> add_environment(const std::string& config_json, const std::v
     return dump(config);
 }
 
+Result<std::string> without_user_namespace(const std::string& config_json) {
+    json config = TRY(parse_object(config_json, "config.json"));
+    json& os = config["linux"];
+    if (!os.is_object()) return config_json;
+    os.erase("uidMappings");
+    os.erase("gidMappings");
+    if (os["namespaces"].is_array())
+        std::erase_if(os["namespaces"].get_ref<json::array_t&>(),
+                      [](const json& one) { return one.is_object() && one.value("type", "") == "user"; });
+    return dump(config);
+}
+
 std::string do_config(const DoConfig& config) {
     json process = {{"terminal", config.terminal}, {"args", config.args}, {"env", config.env}, {"cwd", config.cwd}};
     process["user"] = {{"uid", config.uid}, {"gid", config.gid}, {"additionalGids", config.additional_gids}};

@@ -48,5 +48,7 @@ std::string do_config(const DoConfig& config);
 
 // config.json with variables added to process.env.
 Result<std::string> add_environment(const std::string& config_json, const std::vector<std::string>& env);
+// config.json of a container that has the user namespace its pod lives in.
+Result<std::string> without_user_namespace(const std::string& config_json);
 
 }  // namespace casemate::cli

@@ -42,8 +42,8 @@ Result<UniqueFd> make_proc_self_fd() {
 // The same of a procfs that the jail shows (rootless): of the rest nothing stays.
 Result<UniqueFd> keep_proc_self_fd() {
     auto folder = linux::clone_mount(AT_FDCWD, "/proc/self/fd", false);
-    if (!folder.ok()) return sys_error("share: copying /proc/self/fd", folder.error().value);
-    if (::umount2("/proc", MNT_DETACH) != 0) return sys_error("share: detaching /proc");
+    if (!folder.ok()) return sys_error("file server: copying /proc/self/fd", folder.error().value);
+    if (::umount2("/proc", MNT_DETACH) != 0) return sys_error("file server: detaching /proc");
     return folder.take_value();
 }
 
@@ -56,10 +56,15 @@ Result<UniqueFd> enter_proc_self_fd() {
     return self;
 }
 
+Result<UniqueFd> enter_jail() {
+    UniqueFd self = TRY(::access("/proc/self", F_OK) == 0 ? keep_proc_self_fd() : make_proc_self_fd());
+    if (::fchdir(self.get()) != 0) return sys_error("file server: chdir to /proc/self/fd");
+    return self;
+}
+
 Result<ShareJail> enter_share_jail() {
     ShareJail jail;
-    jail.self = TRY(::access("/proc/self", F_OK) == 0 ? keep_proc_self_fd() : make_proc_self_fd());
-    if (::fchdir(jail.self.get()) != 0) return sys_error("share: chdir to /proc/self/fd");
+    jail.self = TRY(enter_jail());
     jail.directory.reset(::open(kSharePath, O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!jail.directory) return sys_error("share: open the directory");
     raise_descriptor_limit();

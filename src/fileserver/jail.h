@@ -13,6 +13,8 @@ namespace casemate::fileserver {
 // an empty root it comes from a private procfs, of which nothing else can be reached afterwards; the process must still
 // have CAP_SYS_ADMIN over its mounts. Call before anything else.
 Result<UniqueFd> enter_proc_self_fd();
+// The same in the file server's jail: where that shows a procfs, which is the rootless way, the rest of it goes.
+Result<UniqueFd> enter_jail();
 // RLIMIT_NOFILE up to the hard limit; the number that holds now.
 size_t raise_descriptor_limit();
 // Drops all capabilities but those that serve files of any owner. What the process does not have is no error

@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdio>
 #include <thread>
 
 #include "linux/event_fds.h"
@@ -214,6 +215,28 @@ std::vector<IdMapping> parse_subordinate_ids(std::string_view text, std::string_
         ranges.push_back(range);
     }
     return ranges;
+}
+
+bool is_rootless() {
+    if (::geteuid() != 0) return true;
+    // The host's own namespace is the only one that maps every id to itself.
+    unsigned inside = 1, outside = 1, count = 0;
+    auto map = linux::read_file("/proc/self/uid_map");
+    return !map.ok() || std::sscanf(map->c_str(), "%u %u %u", &inside, &outside, &count) != 3 || inside != 0 ||
+           outside != 0 || count != UINT32_MAX;
+}
+
+uid_t outer_uid() {
+    uid_t own = ::geteuid();
+    auto map = linux::read_file("/proc/self/uid_map");
+    const char* at = map.ok() ? map->c_str() : "";
+    unsigned inside, outside, count;
+    int length = 0;
+    while (std::sscanf(at, "%u %u %u%n", &inside, &outside, &count, &length) == 3) {
+        if (own >= inside && own - inside < count) return outside + (own - inside);
+        at += length;
+    }
+    return own;
 }
 
 IdMaps rootless_id_maps() {

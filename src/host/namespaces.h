@@ -41,6 +41,11 @@ Result<void> run_in_namespace(const NamespaceFd& where, const std::function<Resu
 // A new user namespace with these maps and no process in it, for id-mapped mounts (MOUNT_ATTR_IDMAP).
 Result<UniqueFd> create_user_namespace(const IdMaps& maps);
 
+// Whether the caller has less than the host's root: another user, or root of a user namespace only.
+bool is_rootless();
+// The caller's user as the user namespace around its own knows it: in the host's own the effective uid.
+uid_t outer_uid();
+
 // The maps a caller without root can have: its own ids as root inside and, where newuidmap and newgidmap are installed
 // and /etc/subuid and /etc/subgid list it, its subordinate ids from 1 on.
 IdMaps rootless_id_maps();

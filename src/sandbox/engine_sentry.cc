@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "fileserver/protocol.h"
 #include "host/jail.h"
+#include "host/namespaces.h"
 #include "linux/path.h"
 #include "linux/process.h"
 #include "linux/unix_message.h"
@@ -133,6 +134,14 @@ class SentryEngine : public Engine {
             server.namespaces &= ~static_cast<uint64_t>(CLONE_NEWUSER);
             server.uid = server.gid = 0;
         }
+        bool rootless = host::is_rootless();
+        if (rootless) {
+            // A user may make no procfs where none is in sight: it gets ours, of which it keeps the folder of its own
+            // descriptors (fileserver::enter_proc_self_fd).
+            host::JailBind proc;
+            proc.source = proc.target = "/proc";
+            server.binds.push_back(std::move(proc));
+        }
         if (options.debug) server.args.push_back("--debug");
         raise_descriptor_limit(server);
         files_start_.emplace(TRY(host::begin_jailed(server)));
@@ -163,7 +172,7 @@ class SentryEngine : public Engine {
             sockets.fds = {makers.second.get(), options.log_fd};
             sockets.namespaces &= ~static_cast<uint64_t>(CLONE_NEWNET);
             // A privilege over this network namespace is one of the user namespace that made it.
-            if (root) {
+            if (!rootless) {
                 sockets.namespaces &= ~static_cast<uint64_t>(CLONE_NEWUSER);
                 if (options.low_ports) sockets.capabilities = {CAP_NET_BIND_SERVICE};
             }

@@ -4,10 +4,12 @@
 #include <fmt/core.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "linux/file.h"
@@ -70,6 +72,45 @@ std::vector<HostMount> parse_mountinfo(std::string_view text) {
     return mounts;
 }
 
+// Where the copy is worked on: a tmpfs over a folder that every root has, with something empty to cover what hides.
+class Place {
+  public:
+    static constexpr const char* kCopy = "/mnt/copy";
+
+    static Result<Place> create() {
+        if (mount("casemate", "/mnt", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=755") != 0)
+            return sys_error("mount a tmpfs on /mnt to work on a copy of /");
+        Place place;
+        place.mounted_ = true;
+        UniqueFd file(::open(kFile, O_RDONLY | O_CREAT | O_CLOEXEC, 0444));
+        if (!file || mkdir(kCopy, 0755) != 0 || mkdir(kFolder, 0555) != 0) return sys_error("make folders in /mnt");
+        return place;
+    }
+    Place(Place&& other) noexcept : mounted_(std::exchange(other.mounted_, false)) {}
+    Place& operator=(Place&&) = delete;
+    ~Place() {
+        if (mounted_) (void)umount2("/mnt", MNT_DETACH);
+    }
+
+    // If it is a mount that is seen there.
+    Result<void> cover(const std::string& path) const {
+        struct statx status;
+        if (statx(AT_FDCWD, path.c_str(), AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_TYPE, &status) != 0 ||
+            (status.stx_attributes & STATX_ATTR_MOUNT_ROOT) == 0)
+            return {};
+        auto empty = linux::clone_mount(AT_FDCWD, S_ISDIR(status.stx_mode) ? kFolder : kFile, false);
+        if (!empty.ok()) return sys_error("clone an empty mount", empty.error().value);
+        auto moved = linux::move_mount(empty->get(), AT_FDCWD, path);
+        if (!moved.ok()) return sys_error("cover " + path, moved.error().value);
+        return {};
+    }
+
+  private:
+    static constexpr const char *kFolder = "/mnt/folder", *kFile = "/mnt/file";
+    Place() = default;
+    bool mounted_ = false;
+};
+
 }  // namespace
 
 Result<UniqueFd> clone_host_root() {
@@ -86,20 +127,20 @@ Result<UniqueFd> clone_host_root() {
     if (!copy.ok()) return sys_error("copy the mount tree of /", copy.error().value);
     bool hides = std::any_of(mounts.begin(), mounts.end(), [](const HostMount& mount) { return !mount.files; });
     if (hides) {
-        constexpr const char* kPlace = "/mnt";
-        auto place = linux::open(kPlace, O_PATH | O_DIRECTORY);
-        if (!place.ok()) return sys_error(std::string("open ") + kPlace, place.error().value);
-        auto moved = linux::move_mount(copy->get(), AT_FDCWD, kPlace);
+        Place place = TRY(Place::create());
+        auto moved = linux::move_mount(copy->get(), AT_FDCWD, Place::kCopy);
         if (!moved.ok()) return sys_error("attach the copy of /", moved.error().value);
         for (auto mount = mounts.rbegin(); mount != mounts.rend(); ++mount) {
             if (mount->files || mount->path == "/") continue;
-            std::string path = kPlace + mount->path;
-            if (umount2(path.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0 && errno != EINVAL && errno != ENOENT)
-                return sys_error("take " + mount->path + " out of the copy of /");
+            std::string path = Place::kCopy + mount->path;
+            if (umount2(path.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0 || errno == ENOENT) continue;
+            // EINVAL: another mount hides it, or it is locked: a user who is not root may not take it away, but cover
+            // it.
+            if (errno != EINVAL) return sys_error("take " + mount->path + " out of the copy of /");
+            TRY(place.cover(path));
         }
-        auto again = linux::clone_mount(AT_FDCWD, kPlace, true);
+        auto again = linux::clone_mount(AT_FDCWD, Place::kCopy, true);
         if (!again.ok()) return sys_error("copy the mount tree of / again", again.error().value);
-        umount2(kPlace, MNT_DETACH);
         copy = std::move(again);
     }
     auto sealed =

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "host/namespaces.h"
 #include "linux/path.h"
 #include "linux/process.h"
 #include "linux/unix_socket.h"
@@ -100,7 +101,7 @@ Result<Launched> join_pod(const LaunchOptions& options, const std::string& pod_i
     Record record;
     std::unique_ptr<host::Cgroup> cgroup;
     auto make = [&]() -> Result<void> {
-        cgroup = TRY(create_cgroup(*options.spec, options.id, options.systemd_cgroup, anchor.pid));
+        cgroup = TRY(create_cgroup(*options.spec, options, anchor.pid));
         save_cgroup(*cgroup, record);
         TRY(apply_device_rules(*cgroup, *options.spec));
         TRY(cgroup->add_process(anchor.pid));
@@ -111,7 +112,7 @@ Result<Launched> join_pod(const LaunchOptions& options, const std::string& pod_i
         timespec now;
         clock_gettime(CLOCK_REALTIME, &now);
         record.set_created_ns(int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec);
-        record.set_owner(geteuid());
+        record.set_owner(host::outer_uid());
         record.set_pod(pod_id);
         record.set_engine(pod.engine());
         record.set_terminal(streams.terminal);

@@ -196,7 +196,7 @@ class Child {
         if (!null_) return sys_error("open /dev/null");
         if (!options_.no_cgroup) {
             std::lock_guard lock(cgroup_mutex_);
-            cgroup_ = TRY(create_cgroup(*options_.spec, options_.id, options_.systemd_cgroup, getpid()));
+            cgroup_ = TRY(create_cgroup(*options_.spec, options_, getpid()));
             save_cgroup(*cgroup_, record_);
             // From here on somebody else can find it, whatever happens to this process.
             record_.mutable_process()->CopyFrom(this_process());
@@ -274,7 +274,7 @@ class Child {
         record_.set_bundle(options_.bundle);
         record_.set_rootfs(options_.rootfs);
         record_.set_created_ns(now_ns());
-        record_.set_owner(geteuid());
+        record_.set_owner(host::outer_uid());
         record_.set_pod(options_.id);
         record_.set_terminal(streams_.terminal);
         for (const auto& [key, value] : options_.spec->annotations) (*record_.mutable_annotations())[key] = value;

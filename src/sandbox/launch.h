@@ -38,6 +38,7 @@ struct LaunchOptions {
     std::string rootfs;  // for the record
     const Config* config = nullptr;
     bool systemd_cgroup = false;
+    bool rootless = false;      // a cgroup that may not be made is done without
     bool no_cgroup = false;     // the pod stays where the command is
     bool own_terminal = false;  // the console is a pty made for this pod, not the caller's terminal
     bool debug = false;

@@ -1,6 +1,6 @@
 #include "sandbox/pod_cgroup.h"
 
-#include <unistd.h>
+#include "host/namespaces.h"
 
 namespace casemate::sandbox {
 namespace {
@@ -22,14 +22,14 @@ oci::Resources with_overhead(oci::Resources resources) {
     return resources;
 }
 
-Result<std::unique_ptr<host::Cgroup>> create_cgroup(const oci::Spec& spec, const std::string& id, bool systemd,
+Result<std::unique_ptr<host::Cgroup>> create_cgroup(const oci::Spec& spec, const LaunchOptions& options,
                                                     pid_t first_process) {
     host::CgroupMounts mounts = TRY(host::CgroupMounts::discover());
     host::CgroupRequest request;
     request.path = spec.linux.cgroups_path;
-    request.id = id;
-    request.driver = systemd ? host::CgroupDriver::kSystemd : host::CgroupDriver::kCgroupfs;
-    request.rootless = geteuid() != 0;
+    request.id = options.id;
+    request.driver = options.systemd_cgroup ? host::CgroupDriver::kSystemd : host::CgroupDriver::kCgroupfs;
+    request.rootless = options.rootless;
     request.first_process = first_process;
     auto cgroup = TRY(host::Cgroup::create(mounts, request));
     if (spec.linux.resources) {
@@ -43,7 +43,7 @@ Result<std::unique_ptr<host::Cgroup>> create_cgroup(const oci::Spec& spec, const
 }
 
 Result<void> apply_device_rules(host::Cgroup& cgroup, const oci::Spec& spec) {
-    if (!spec.linux.resources || geteuid() != 0) return {};
+    if (!spec.linux.resources || host::is_rootless()) return {};
     return cgroup.apply_devices(spec.linux.resources->devices);
 }
 

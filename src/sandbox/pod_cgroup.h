@@ -9,12 +9,13 @@
 #include "base/result.h"
 #include "host/cgroup.h"
 #include "oci/spec.h"
+#include "sandbox/launch.h"
 #include "sandbox/record.pb.h"
 
 namespace casemate::sandbox {
 
-// Makes the cgroup that `spec` names and applies its resources but the device rules.
-Result<std::unique_ptr<host::Cgroup>> create_cgroup(const oci::Spec& spec, const std::string& id, bool systemd,
+// Makes the cgroup that `spec` names, as `options` has it, and applies its resources but the device rules.
+Result<std::unique_ptr<host::Cgroup>> create_cgroup(const oci::Spec& spec, const LaunchOptions& options,
                                                     pid_t first_process);
 // `resources` as the host's cgroup gets them: with room for what a pod takes beside its programs' memory.
 oci::Resources with_overhead(oci::Resources resources);

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "host/namespaces.h"
 #include "linux/path.h"
 #include "linux/process.h"
 
@@ -207,10 +208,10 @@ oci::State state_of(const Record& record) {
 }
 
 std::string default_state_root() {
-    if (geteuid() == 0) return "/run/casemate";
+    if (!host::is_rootless()) return "/run/casemate";
     const char* runtime = getenv("XDG_RUNTIME_DIR");
     if (runtime != nullptr && *runtime == '/') return std::string(runtime) + "/casemate";
-    return fmt::format("/run/user/{}/casemate", geteuid());
+    return fmt::format("/run/user/{}/casemate", host::outer_uid());
 }
 
 }  // namespace casemate::sandbox

@@ -16,10 +16,6 @@
 namespace casemate::sentry {
 namespace {
 
-#ifndef MAP_DROPPABLE
-constexpr int MAP_DROPPABLE = 8;
-#endif
-
 SysResult<int64_t> sys_mmap(Task& task, const SyscallArgs& args) {
     int flags = args.i32(3);
     uint64_t offset = args.u64(5);

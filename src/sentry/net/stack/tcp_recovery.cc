@@ -9,7 +9,7 @@ namespace {
 constexpr size_t kMostRanges = 256;
 constexpr Nanoseconds kLeastTimeout = 200'000'000, kMostTimeout = 120 * kSecond, kLeastProbe = 10'000'000;
 constexpr Nanoseconds kPeerDelay = 50'000'000;  // how long a peer may hold back the ACK of a single segment
-constexpr unsigned kMostRetries = 15, kMostOrphanRetries = 8, kMostReordering = 64;
+constexpr unsigned kMostRetries = 15, kMostOrphanRetries = 8;
 
 }  // namespace
 
