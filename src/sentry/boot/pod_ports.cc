@@ -59,6 +59,8 @@ void PodPorts::answer() {
             listener.set_port(one.port);
             listener.set_v4(one.v4);
             listener.set_v6(one.v6);
+            listener.set_any_v4(one.any4);
+            listener.set_any_v6(one.any6);
         }
     };
     tell(network_->tcp_ports(), *reply.mutable_listeners());

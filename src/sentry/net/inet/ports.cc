@@ -175,12 +175,17 @@ std::vector<PortTable::Reached> PortTable::loopback_listeners(size_t most) {
     std::vector<Reached> found;
     std::lock_guard lock(mutex_);
     for (auto& [port, users] : by_port_) {
-        Reached reached{port, false, false};
+        Reached reached{port, false, false, false, false};
         for (InetSocket* socket : users) {
             int bound = socket->options().bound_device;
             if (!serves_locked(*socket) || (bound != 0 && bound != Interfaces::kLoopback)) continue;
-            reached.v4 |= overlap(socket->local_.address, socket->v6_only(), loopback4, false);
-            reached.v6 |= socket->v6() && overlap(socket->local_.address, socket->v6_only(), loopback6, false);
+            bool v4 = overlap(socket->local_.address, socket->v6_only(), loopback4, false);
+            bool v6 = socket->v6() && overlap(socket->local_.address, socket->v6_only(), loopback6, false);
+            bool any = socket->local_.address.is_any() && bound == 0;
+            reached.v4 |= v4;
+            reached.v6 |= v6;
+            reached.any4 |= v4 && any;
+            reached.any6 |= v6 && any;
         }
         if (reached.v4 || reached.v6) found.push_back(reached);
     }

@@ -55,6 +55,7 @@ class PortTable {
     struct Reached {
         uint16_t port;
         bool v4, v6;
+        bool any4, any6;  // by every other address of the family, too
     };
     std::vector<Reached> loopback_listeners(size_t most);
     // Another number after each change of who listens, of which the queue tells.
