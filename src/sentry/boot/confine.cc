@@ -61,7 +61,6 @@ host::SeccompFilter sentry_filter(bool host_network) {
                                       TCGETS,
                                       SECCOMP_IOCTL_NOTIF_RECV,
                                       SECCOMP_IOCTL_NOTIF_SEND,
-                                      SECCOMP_IOCTL_NOTIF_ADDFD,
                                       SECCOMP_IOCTL_NOTIF_SET_FLAGS,
                                       SECCOMP_IOCTL_NOTIF_ID_VALID};
     for (uint64_t command : kCommands)

@@ -1,5 +1,5 @@
-#include "sentry/kernel/task_run.h"
 #include "sentry/kernel/task.h"
+#include "sentry/kernel/task_run.h"
 
 #include <limits.h>
 
@@ -40,6 +40,8 @@ SysResult<void> Task::ThreadWaiter::sleep(Deadline deadline, Interruptible how) 
     // A sleeping child gives its parent free: the parent may be who is to wake it.
     release_held_parent(task);
     task.parts_->sleeping.store(true, std::memory_order_relaxed);
+    CloneRhythm& rhythm = task.parts_->clone_rhythm;
+    if (rhythm.undecided()) rhythm.sleeps(monotonic_now());
     SysResult<void> result;
     while (true) {
         // Pairs with wake() and interrupt(): they change their flag, then look at the word.

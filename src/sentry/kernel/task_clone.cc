@@ -270,7 +270,11 @@ SysResult<int64_t> TaskBuilder::clone(Task& parent, const CloneRequest& request)
         if (Task* tracer = parent.parts().tracing.tracer.load())
             message = static_cast<uint64_t>(pid->number_in(tracer->pid_namespace()));
     }
-    kernel.threads().start(std::move(child));
+    // Who waits for it keeps no CPU busy.
+    CloneRhythm& rhythm = parent.parts().clone_rhythm;
+    const bool here = hold || rhythm.waits_soon();
+    if (!hold) rhythm.cloned(monotonic_now());
+    kernel.threads().start(std::move(child), here ? WakeOn::kThisCpu : WakeOn::kAnyCpu);
     if (event != 0) TaskRunner::stop_for_event(parent, event, message);
     if (hold) hold->wait(parent, *awaited);
     if ((flags & CLONE_VFORK) != 0 && is_traced(parent) &&
@@ -335,7 +339,7 @@ SysResult<void> TaskBuilder::load_program(Task& task, LoadRequest request) {
 SysResult<void> TaskBuilder::start_process(Task& task) {
     Kernel& kernel = task.kernel();
     TRY(kernel.threads().reserve());
-    kernel.threads().start(Ref<Task>(&task));
+    kernel.threads().start(Ref<Task>(&task), WakeOn::kAnyCpu);
     return {};
 }
 

@@ -43,6 +43,7 @@ bool Task::begin_park(Deadline& deadline) {
     release_held_parent(*this);
     parts.sleeping.store(true, std::memory_order_relaxed);
     process_->switches.fetch_add(1, std::memory_order_relaxed);
+    if (parts.clone_rhythm.undecided()) parts.clone_rhythm.sleeps(monotonic_now());
     parts.parked_call.arm(deadline);
     return true;
 }

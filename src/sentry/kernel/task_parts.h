@@ -9,6 +9,7 @@
 #include <mutex>
 #include <optional>
 
+#include "sentry/kernel/clone_rhythm.h"
 #include "sentry/kernel/parked_call.h"
 #include "sentry/kernel/quick_calls.h"
 #include "sentry/kernel/signals.h"
@@ -71,6 +72,7 @@ struct Task::Parts {
     bool making_again = false;    // the present call was parked before
     // After others were woken: does this task wait itself? Then those go on on its CPU. Counts up to 3, down to 0.
     uint8_t waits_after_waking = 2;
+    CloneRhythm clone_rhythm;
     // Of the last fault, for the signal frame.
     uint64_t fault_trap = 0, fault_error = 0, fault_address = 0;
 
@@ -79,7 +81,7 @@ struct Task::Parts {
 
     // --- Who owns the parked call (parked_call.h) ---
     ParkedCall parked_call;
-    Stop quick_stop;  // the call, if it was parked without a stop (quick_calls.cc)
+    Stop quick_stop;                       // the call, if it was parked without a stop (quick_calls.cc)
     std::optional<int64_t> parked_answer;  // the call's result, when its own thread has to take it from here
     std::unique_ptr<FutexSleeper> futex_sleeper;
 

@@ -77,17 +77,6 @@ bool Listener::answer(uint64_t id, int64_t value) {
     }
 }
 
-SysResult<int> Listener::add_fd(uint64_t id, int fd) {
-    seccomp_notif_addfd order{};
-    order.id = id;
-    order.srcfd = static_cast<uint32_t>(fd);
-    for (;;) {
-        const int remote = ioctl(fd_.get(), SECCOMP_IOCTL_NOTIF_ADDFD, &order);
-        if (remote >= 0) return remote;
-        if (errno != EINTR) return last_errno();
-    }
-}
-
 Result<void> check_kernel() {
     if ((getauxval(AT_HWCAP2) & kHwcap2FsGsBase) == 0) {
         return Error("the seccomp platform needs FSGSBASE, which this CPU or kernel does not offer", ENOSYS);

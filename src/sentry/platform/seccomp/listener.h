@@ -24,8 +24,6 @@ class Listener {
     void set_same_cpu(bool same);
     // Answers notification `id`. False: the thread is dead, or being killed.
     bool answer(uint64_t id, int64_t value);
-    // Puts a copy of `fd` into the stub that waits in notification `id`: its number there.
-    SysResult<int> add_fd(uint64_t id, int fd);
 
   private:
     explicit Listener(UniqueFd fd) : fd_(std::move(fd)) {}

@@ -20,10 +20,11 @@
 //
 // Host syscalls that the platform makes after create(), for the sentry's own filter:
 //
-//   ioctl              SECCOMP_IOCTL_NOTIF_RECV, _SEND, _ADDFD, _SET_FLAGS
+//   ioctl              SECCOMP_IOCTL_NOTIF_RECV, _SEND, _SET_FLAGS
 //   futex              FUTEX_WAIT with a time limit, FUTEX_WAKE (shared), and what std::mutex uses (private)
 //   pidfd_open         flags 0
 //   pidfd_getfd        flags 0
+//   sendmsg            descriptors, to the map thread's socket
 //   pidfd_send_signal  signal SIGKILL, info null, flags 0
 //   tgkill             signal SIGURG
 //   kill               signal SIGKILL (only when pidfd_open fails)

@@ -17,6 +17,8 @@
 #define PR_SET_PDEATHSIG 1
 #define SIGKILL 9
 #define SIGCHLD 17
+#define AF_UNIX 1
+#define SOCK_SEQPACKET 5
 #define SPAWN_FLAGS 0x00108011  /* CLONE_PARENT | CLONE_PARENT_SETTID | SIGCHLD */
 #define THREAD_FLAGS 0x00050f00 /* CLONE_VM | FS | FILES | SIGHAND | THREAD | SYSVSEM */
 #define SECCOMP_SET_MODE_FILTER 1
@@ -169,6 +171,14 @@ stub_start:
     syscall
     cmp %rdi, %rax
     jne die
+    mov $__NR_socketpair, %eax
+    mov $AF_UNIX, %edi
+    mov $SOCK_SEQPACKET, %esi
+    xor %edx, %edx
+    movabs $(STUB_TEMPLATE + STUB_SPAWN_SOCKETS), %r10
+    syscall
+    test %rax, %rax
+    jnz die
     mov $__NR_close, %eax
     mov $STUB_FD_CONTROL, %edi
     syscall

@@ -42,7 +42,7 @@
 
 // A thread area: the alternate signal stack, and a header at its end.
 #define STUB_AREA_SIZE 0x4000
-#define STUB_AREA_HEADER 0x3f00
+#define STUB_AREA_HEADER 0x3e00
 #define STUB_HEADER_FS 0
 #define STUB_HEADER_GS 8
 #define STUB_HEADER_READY 16
@@ -73,6 +73,8 @@
 #define STUB_PARK_RDI 16
 #define STUB_PARK_YIELDS 24 /* so often the CPU is given away before the thread sleeps */
 #define STUB_PARK_LATE 28   /* set by the stub: the answer was there, but the CPU for long not */
+// Behind that, in the first area: the message that brings the map thread descriptors.
+#define STUB_PASS 0xc0
 // So many cycles are long: some tenths of a millisecond.
 #define STUB_PARK_LONG 600000
 // How often an application looks for its answer before it takes the slow way.
@@ -93,6 +95,7 @@
 #define STUB_SPAWN_PARENT 12
 #define STUB_SPAWN_BLOCK 16
 #define STUB_SPAWN_STEP 24
+#define STUB_SPAWN_SOCKETS 0x100
 #define STUB_SPAWN_MOVES 40
 #define STUB_MOVE_SIZE 8
 #define STUB_MOVE_TO 16
@@ -106,7 +109,9 @@
 #define STUB_FD_MEMORY 0
 #define STUB_FD_CONTROL 1
 #define STUB_FD_MAP_LISTENER 1
-#define STUB_FD_FIRST_THREAD 2
+#define STUB_FD_SOCKET 2     /* the map thread's end, */
+#define STUB_FD_SENTRY_END 3 /* and the sentry's, until it has it */
+#define STUB_FD_FIRST_THREAD 3
 
 // Syscall numbers that no kernel has: the stub's own notifications.
 #define STUB_CALL_FRAME 0x3a5e0001
@@ -114,6 +119,8 @@
 #define STUB_CALL_WAIT 0x3a5e0003
 
 #ifndef __ASSEMBLER__
+
+#include <sys/socket.h>
 
 #include <atomic>
 #include <cstddef>
@@ -153,7 +160,16 @@ struct ParkLine {
 };
 static_assert(offsetof(ParkLine, seconds) == STUB_PARK_SECONDS && offsetof(ParkLine, rdi) == STUB_PARK_RDI &&
               offsetof(ParkLine, yields) == STUB_PARK_YIELDS && offsetof(ParkLine, late) == STUB_PARK_LATE &&
-              STUB_PARK == STUB_SLOT + 64 && STUB_AREA_HEADER + STUB_PARK + sizeof(ParkLine) <= STUB_AREA_SIZE);
+              STUB_PARK == STUB_SLOT + 64 && STUB_PARK + sizeof(ParkLine) <= STUB_PASS);
+// Descriptors passed in one batch; their closes share the batch.
+constexpr size_t kMaxPassed = 16;
+// Where the map thread's recvmsg puts descriptors. Application-controlled: whoever spoils it gets fewer descriptors
+// than the batch names, which ends the stub (StubProcess::apply_some_locked).
+struct PassLine {
+    msghdr header;
+    char control[CMSG_SPACE(kMaxPassed * sizeof(int))];
+};
+static_assert(STUB_AREA_HEADER + STUB_PASS + sizeof(PassLine) <= STUB_AREA_SIZE && STUB_PASS % 8 == 0);
 static_assert(sizeof(CallSlot) == 64 && offsetof(CallSlot, nr) == STUB_SLOT_NR &&
               offsetof(CallSlot, args) == STUB_SLOT_ARGS && offsetof(CallSlot, ip) == STUB_SLOT_IP);
 static_assert(sizeof(AreaHeader) == STUB_SLOT && offsetof(AreaHeader, self) == STUB_HEADER_SELF &&
@@ -213,7 +229,8 @@ struct SpawnOrder {
     uint64_t clock_image;
     struct Move {
         uint64_t from, size, to;
-    } moves[kMaxMoves + 1];  // ends with size 0
+    } moves[kMaxMoves + 1];       // ends with size 0
+    alignas(256) int sockets[2];  // what the new stub's socket pair got: not looked at, the numbers are known
 };
 
 static_assert(offsetof(AreaHeader, fs_base) == STUB_HEADER_FS && offsetof(AreaHeader, gs_base) == STUB_HEADER_GS &&
@@ -226,7 +243,7 @@ static_assert(offsetof(SpawnOrder, sequence) == STUB_SPAWN_SEQUENCE &&
               offsetof(SpawnOrder, parent) == STUB_SPAWN_PARENT && offsetof(SpawnOrder, block) == STUB_SPAWN_BLOCK &&
               offsetof(SpawnOrder, step) == STUB_SPAWN_STEP && offsetof(SpawnOrder, moves) == STUB_SPAWN_MOVES &&
               sizeof(SpawnOrder::Move) == STUB_MOVE_ENTRY && offsetof(SpawnOrder::Move, size) == STUB_MOVE_SIZE &&
-              offsetof(SpawnOrder::Move, to) == STUB_MOVE_TO);
+              offsetof(SpawnOrder::Move, to) == STUB_MOVE_TO && offsetof(SpawnOrder, sockets) == STUB_SPAWN_SOCKETS);
 static_assert(STUB_CLOCK >= STUB_CODE + STUB_CODE_SIZE && STUB_CLOCK + STUB_CLOCK_SIZE <= STUB_TASK_TOP);
 static_assert(sizeof(BatchEntry) == 64);
 

@@ -57,9 +57,9 @@ void place_filter(StubImage& image, size_t offset, size_t end, const std::vector
 std::vector<sock_filter> app_filter() {
     std::vector<sock_filter> program;
     append(program, {load(kArch), skip_if(BPF_JEQ, AUDIT_ARCH_X86_64, 1, 0), give(SECCOMP_RET_USER_NOTIF), load(kNr)});
-    // Needs all registers, or sets them.
-    for (uint32_t nr :
-         {SYS_clone, SYS_fork, SYS_vfork, SYS_execve, SYS_sigaltstack, SYS_arch_prctl, SYS_execveat, SYS_clone3}) {
+    // Needs all registers, or sets them. Who exits is ready for the next application then (HostThread::renew).
+    for (uint32_t nr : {SYS_clone, SYS_fork, SYS_vfork, SYS_execve, SYS_sigaltstack, SYS_arch_prctl, SYS_execveat,
+                        SYS_clone3, SYS_exit, SYS_exit_group}) {
         append(program, {skip_if(BPF_JEQ, nr, 0, 1), give(SECCOMP_RET_TRAP)});
     }
     // These may come from the vsyscall page, whose emulation would answer an interrupted notification wrongly.
@@ -84,7 +84,7 @@ std::vector<sock_filter> map_filter() {
     append(program,
            {load(kArch), skip_if(BPF_JEQ, AUDIT_ARCH_X86_64, 1, 0), give(SECCOMP_RET_KILL_PROCESS), load(kNr)});
     append(program, {skip_if(BPF_JEQ, STUB_CALL_MAP, 0, 1), give(SECCOMP_RET_USER_NOTIF)});
-    for (uint32_t nr : {SYS_mmap, SYS_munmap, SYS_mprotect, SYS_madvise, SYS_close}) {
+    for (uint32_t nr : {SYS_mmap, SYS_munmap, SYS_mprotect, SYS_madvise, SYS_close, SYS_recvmsg}) {
         append(program, {skip_if(BPF_JEQ, nr, 0, 1), give(SECCOMP_RET_ALLOW)});
     }
     append(program, {skip_if(BPF_JEQ, SYS_futex, 1, 0), give(SECCOMP_RET_KILL_PROCESS), load(arg_low(1)),

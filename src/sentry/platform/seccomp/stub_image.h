@@ -3,7 +3,8 @@
 // The filters are what keeps applications from the host (docs: SPECIFICATION "no application syscall reaches the
 // host"). Application threads: nothing is executed but rt_sigreturn and a futex wake from the stub's code, both
 // harmless with any arguments; everything else becomes a notification, or SIGSYS where the sentry needs the full
-// register state. Map thread: the memory calls that its read-only orders contain; anything else kills the stub.
+// register state. Map thread: the memory calls that its read-only orders contain, and the receipt of descriptors for them; anything
+// else kills the stub.
 #pragma once
 
 #include <linux/filter.h>

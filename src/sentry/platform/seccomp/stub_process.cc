@@ -2,11 +2,13 @@
 
 #include <linux/audit.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 #include "base/checked.h"
 #include "sentry/platform/seccomp/await_word.h"
@@ -20,8 +22,6 @@ namespace {
 #endif
 constexpr int kAllProtections = PROT_READ | PROT_WRITE | PROT_EXEC;
 constexpr int kMapFlags = MAP_SHARED | MAP_PRIVATE | MAP_POPULATE | MAP_ANONYMOUS | MAP_NORESERVE;
-// Descriptors passed in one batch; their closes share the batch.
-constexpr size_t kMaxPassed = 16;
 // How often 50 ms are waited for a new thread of a stub that may be hostile, on a host that may be busy.
 constexpr int kThreadPatience = 200;
 
@@ -86,31 +86,43 @@ BatchEntry compile(const MapOrder& order, int remote_fd) {
     __builtin_unreachable();
 }
 
+bool needs_passing(const MapOrder& order) {
+    return order.kind == MapOrder::Kind::kMap && (order.flags & MAP_ANONYMOUS) == 0 &&
+           order.fd != MapOrder::kMemoryFile;
+}
+
+}  // namespace
+
 // Descriptors of ours that lie in the stub for the length of a batch.
-struct PassedFds {
+struct StubProcess::PassedFds {
     std::array<int, kMaxPassed> local;
     std::array<int, kMaxPassed> remote;
     size_t count = 0;
 
+    // The place of one; -1.
     int find(int fd) const {
-        for (size_t i = 0; i < count; ++i) {
-            if (local[i] == fd) return remote[i];
-        }
+        for (size_t i = 0; i < count; ++i)
+            if (local[i] == fd) return static_cast<int>(i);
         return -1;
     }
 };
 
-}  // namespace
-
 SysResult<std::unique_ptr<StubProcess>> StubProcess::create(OwnedProcess process, uint32_t block_index, Block block,
                                                             const FrameLayout& layout, CallPoller& poller) {
     auto listener = TRY(Listener::take(process.pidfd(), STUB_FD_MAP_LISTENER));
+    UniqueFd socket(static_cast<int>(syscall(SYS_pidfd_getfd, process.pidfd(), STUB_FD_SENTRY_END, 0)));
+    if (!socket) return last_errno();
     auto stub = std::unique_ptr<StubProcess>(
         new StubProcess(std::move(process), block_index, block, layout, std::move(listener), poller));
     seccomp_notif notification;
     if (!stub->map_listener_.receive(notification)) return Errno(EIO);
     if (notification.data.nr != STUB_CALL_MAP) return Errno(EIO);
     stub->map_notification_ = notification.id;
+    stub->socket_ = std::move(socket);
+    *stub->block_.at<BatchEntry>(STUB_BATCH) = {.nr = SYS_close, .args = {STUB_FD_SENTRY_END}};
+    int error = 0;
+    std::lock_guard lock(stub->mutex_);
+    if (TRY(stub->run_batch_locked(1, error)) != 1) return Errno(EIO);
     return stub;
 }
 
@@ -142,50 +154,78 @@ SysResult<size_t> StubProcess::run_batch_locked(size_t count, int& error) {
     return static_cast<size_t>(done);
 }
 
+// One message to the map thread's socket, which its batch receives: no switch to it for that.
+SysResult<void> StubProcess::pass_locked(PassedFds& passed, BatchEntry& receipt) {
+    const size_t size = passed.count * sizeof(int);
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(passed.local))];
+    msghdr message{};
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(size);
+    cmsghdr* const header = CMSG_FIRSTHDR(&message);
+    *header = {.cmsg_len = CMSG_LEN(size), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    std::memcpy(CMSG_DATA(header), passed.local.data(), size);
+    if (sendmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL) != 0) return last_errno();
+    // Nobody else makes descriptors there: these are the lowest free numbers.
+    for (size_t i = 0; i < passed.count; ++i)
+        passed.remote[i] = static_cast<int>(STUB_FD_FIRST_THREAD + threads_.size() + i);
+    const uint64_t line = Block::area_address(0) + STUB_AREA_HEADER + STUB_PASS;
+    msghdr& order = block_.at<PassLine>(line)->header;
+    order = msghdr{};
+    order.msg_control = reinterpret_cast<void*>(line + offsetof(PassLine, control));
+    order.msg_controllen = CMSG_LEN(size);
+    receipt = {.nr = SYS_recvmsg, .args = {STUB_FD_SOCKET, line, MSG_DONTWAIT}};
+    return {};
+}
+
 SysResult<void> StubProcess::apply_some_locked(std::span<const MapOrder>& orders) {
-    auto* const batch = block_.at<BatchEntry>(STUB_BATCH);
+    // What goes in one batch: room for the receipt of descriptors, and for the closes of all.
     PassedFds passed;
     SysResult<void> result;
-    size_t count = 0;
-    for (const MapOrder& order : orders) {
-        // Room for this one and the closes of all descriptors, this one's included.
-        if (count + passed.count + 2 > kBatchEntries) break;
+    size_t taken = 0;
+    for (; taken < orders.size() && taken + passed.count + 3 <= kBatchEntries; ++taken) {
+        const MapOrder& order = orders[taken];
         if (!is_valid(order)) {
             result = Errno(EINVAL);
             break;
         }
-        int remote = -1;
-        if (order.kind == MapOrder::Kind::kMap && (order.flags & MAP_ANONYMOUS) == 0) {
-            remote = order.fd == MapOrder::kMemoryFile ? STUB_FD_MEMORY : passed.find(order.fd);
-            if (remote < 0) {
-                if (passed.count == kMaxPassed) break;
-                auto added = map_listener_.add_fd(map_notification_, order.fd);
-                if (!added.ok()) {
-                    result = added.error();
-                    break;
-                }
-                remote = *added;
-                passed.local[passed.count] = order.fd;
-                passed.remote[passed.count++] = remote;
-            }
-        }
-        batch[count++] = compile(order, remote);
+        if (!needs_passing(order) || passed.find(order.fd) >= 0) continue;
+        if (passed.count == kMaxPassed) break;
+        passed.local[passed.count++] = order.fd;
     }
-    for (size_t i = 0; i < passed.count; ++i) {
-        batch[count + i] = {.nr = SYS_close, .args = {static_cast<uint64_t>(passed.remote[i])}};
+    auto* const batch = block_.at<BatchEntry>(STUB_BATCH);
+    size_t first = 0;
+    if (passed.count > 0) {
+        auto sent = pass_locked(passed, batch[0]);
+        if (!sent.ok()) return sent;
+        first = 1;
     }
-    const size_t total = count + passed.count;
+    for (size_t i = 0; i < taken; ++i) {
+        const int remote =
+            needs_passing(orders[i]) ? passed.remote[static_cast<size_t>(passed.find(orders[i].fd))] : STUB_FD_MEMORY;
+        batch[first + i] = compile(orders[i], remote);
+    }
+    const size_t behind = first + taken, total = behind + passed.count;
+    for (size_t i = 0; i < passed.count; ++i)
+        batch[behind + i] = {.nr = SYS_close, .args = {static_cast<uint64_t>(passed.remote[i])}};
     if (total == 0) return result;
     int error = 0;
     const size_t done = TRY(run_batch_locked(total, error));
-    if (done < count) {
-        result = Errno(error);
-        if (passed.count > 0) {
-            std::copy_n(batch + count, passed.count, batch);
-            if (TRY(run_batch_locked(passed.count, error)) != passed.count) process_.kill();
+    if (done < total) {
+        // The application may spoil what the receipt is written to. Then there are fewer descriptors than their numbers
+        // say, and a map or a close fails: no number may ever stay behind to mean another file.
+        bool intact = done >= first && done < behind;
+        if (intact && passed.count > 0) {
+            std::copy_n(batch + behind, passed.count, batch);
+            int failure = 0;
+            intact = TRY(run_batch_locked(passed.count, failure)) == passed.count;
         }
+        if (!intact) {
+            process_.kill();
+            return Errno(ESRCH);
+        }
+        result = Errno(error);
     }
-    orders = orders.subspan(std::min(count, orders.size()));
+    orders = orders.subspan(taken);
     return result;
 }
 

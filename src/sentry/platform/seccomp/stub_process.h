@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "base/unique_fd.h"
 #include "sentry/platform/platform.h"
 #include "sentry/platform/seccomp/control_area.h"
 #include "sentry/platform/seccomp/host_thread.h"
@@ -42,12 +43,14 @@ class StubProcess {
   private:
     StubProcess(OwnedProcess process, uint32_t block_index, Block block, const FrameLayout& layout,
                 Listener map_listener, CallPoller& poller);
-    class Batch;
+    struct PassedFds;
 
     SysResult<HostThread*> create_thread_locked();
     // Lets the map thread do the first `count` entries. How many succeeded; errno of the next in `error`.
     SysResult<size_t> run_batch_locked(size_t count, int& error);
     SysResult<void> apply_some_locked(std::span<const MapOrder>& orders);
+    // Sends the descriptors, and tells the entry that receives them and the numbers that they get.
+    SysResult<void> pass_locked(PassedFds& passed, BatchEntry& receipt);
 
     // Lock order: this is a leaf, below everything of the sentry's.
     std::mutex mutex_;
@@ -56,6 +59,7 @@ class StubProcess {
     const Block block_;
     const FrameLayout& layout_;
     Listener map_listener_;
+    UniqueFd socket_;  // the other end of STUB_FD_SOCKET
     CallPoller& poller_;
     CallSites sites_;
     uint64_t map_notification_ = 0;
