@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <string>
 #include <thread>
 
 #include "sentry/platform/seccomp/platform_fixture.h"
@@ -162,6 +163,53 @@ TEST_F(SeccompHostileTest, ScribblingOverThreadAreasHurtsOnlyItsStub) {
     }
     auto space = make_space();
     EXPECT_EQ(make_thread(*space, prog_syscalls)->resume().reason, StopReason::kSyscall);
+}
+
+// What the map thread's recvmsg is told and writes is the application's to spoil. Then descriptors go missing, and the
+// stub with them: none may stay behind, whose number a later map would take for another file.
+TEST_F(SeccompHostileTest, SpoiltPassingLeavesNoDescriptorBehind) {
+    UniqueFd files[2];
+    for (int i = 0; i < 2; ++i) {
+        files[i].reset(memfd_create("passed", MFD_CLOEXEC));
+        ASSERT_EQ(ftruncate(files[i].get(), 0x1000), 0);
+        ASSERT_EQ(pwrite(files[i].get(), i == 0 ? "first" : "other", 5, 0), 5);
+    }
+    const uint64_t line = Block::area_address(0) + STUB_AREA_HEADER + STUB_PASS;
+    for (uint64_t pattern : std::initializer_list<uint64_t>{0, 1, 16, 20, kData, line, STUB_ORDERS, ~0ULL}) {
+        auto space = make_space();
+        auto victim = make_thread(*space, prog_syscalls);
+        auto scribbler = make_thread(*space, prog_scribble);
+        scribbler->registers().di = line;
+        scribbler->registers().si = line + sizeof(PassLine);
+        scribbler->registers().dx = pattern;
+        std::thread sentry([&] {
+            Stop stop = scribbler->resume();
+            while (stop.reason != StopReason::kDead) stop = scribbler->resume();
+        });
+        const auto passed = [&] {
+            int found = 0;
+            const std::string folder = "/proc/" + std::to_string(space->host_process_id()) + "/fd/";
+            for (int fd = 0; fd < 40; ++fd) {
+                char target[256] = {};
+                if (readlink((folder + std::to_string(fd)).c_str(), target, sizeof(target) - 1) > 0)
+                    found += strstr(target, "passed") != nullptr;
+            }
+            return found;
+        };
+        for (int i = 0; i < 300; ++i) {
+            const uint64_t first = 0x70000000, other = 0x70001000;
+            const MapOrder orders[] = {map_order(first, 0x1000, PROT_READ, 0, files[0].get()),
+                                       map_order(other, 0x1000, PROT_READ, 0, files[1].get())};
+            if (!space->apply(orders).ok()) break;
+            EXPECT_EQ(passed(), 0);
+            std::byte seen[10];
+            EXPECT_TRUE(space->read_memory(first, std::span(seen, 5)).ok());
+            EXPECT_TRUE(space->read_memory(other, std::span(seen + 5, 5)).ok());
+            EXPECT_EQ(std::memcmp(seen, "firstother", 10), 0);
+        }
+        space->kill();
+        sentry.join();
+    }
 }
 
 }  // namespace
