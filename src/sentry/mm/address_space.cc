@@ -11,7 +11,7 @@ namespace casemate::sentry {
 AddressSpace::AddressSpace(std::unique_ptr<State> state) : state_(std::move(state)) { state_->self_ = this; }
 
 AddressSpace::~AddressSpace() {
-    std::vector<Vma> vmas;
+    std::deque<Vma> vmas;
     {
         std::unique_lock lock(state_->mutex_);
         vmas.swap(state_->vmas_);
@@ -48,6 +48,7 @@ GuestAddr AddressSpace::top() const { return state_->top_; }
 void AddressSpace::set_mmap_top(GuestAddr top) {
     std::unique_lock lock(state_->mutex_);
     state_->mmap_top_ = std::min(page_down(top), state_->top_);
+    state_->searched_to_ = 0;
 }
 
 SysResult<GuestAddr> AddressSpace::map(const MapRequest& request) {
@@ -344,6 +345,7 @@ SysResult<GuestAddr> AddressSpace::remap(GuestAddr old_address, uint64_t old_siz
     }
     state_->vmas_.erase(state_->vmas_.begin() + static_cast<ptrdiff_t>(first),
                         state_->vmas_.begin() + static_cast<ptrdiff_t>(last));
+    state_->note_gap(old_address);
     changes.orders.push_back({.kind = MapOrder::Kind::kUnmap, .address = old_address, .size = keep});
     for (Vma& vma : moved) {
         GuestAddr to = at + (vma.start - old_address);

@@ -126,7 +126,6 @@ SysResult<AddressSpace::ForkResult> AddressSpace::fork(bool may_hold) {
         }
         hold = sum >= kHoldFrom;
     }
-    to.vmas_.reserve(from.vmas_.size());
     for (const Vma& original : from.vmas_) {
         if (original.dont_fork) continue;
         Vma vma = original;

@@ -43,6 +43,7 @@ bool AddressSpace::State::keep_heap(GuestAddr from, GuestAddr to) {
     if (kept.size() > kMostKept) return false;
     cut(from);
     vmas_.erase(vmas_.begin() + static_cast<ptrdiff_t>(find_index(from)));
+    note_gap(from);
     kept_ = kept;
     return true;
 }

@@ -27,8 +27,7 @@ bool AddressSpace::State::covered(GuestAddr start, GuestAddr end) const {
 }
 
 // The highest gap below mmap_top_ that fits; for big mappings at an address congruent to `congruent` modulo 2 MiB.
-std::optional<GuestAddr> AddressSpace::State::find_gap(uint64_t size, GuestAddr hint, bool low,
-                                                       uint64_t congruent) const {
+std::optional<GuestAddr> AddressSpace::State::find_gap(uint64_t size, GuestAddr hint, bool low, uint64_t congruent) {
     hint = page_down(hint);
     if (hint >= kMinAddress && valid_range(hint, size) && range_free(hint, hint + size)) return hint;
     GuestAddr ceiling = low ? GuestAddr{0x80000000} : mmap_top_;
@@ -45,12 +44,23 @@ std::optional<GuestAddr> AddressSpace::State::find_gap(uint64_t size, GuestAddr 
         return at;
     };
     for (int pass = 0; pass < 2; pass++) {
-        GuestAddr end = ceiling;
-        size_t i = find_index(ceiling - 1);
-        if (i < vmas_.size() && vmas_[i].start < ceiling) i++;
+        // Programs with many mappings make the next below the last: what was looked at before need not be again.
+        const bool usual = pass == 0 && !low;
+        const bool go_on = usual && searched_to_ != 0 && size > largest_above_;
+        GuestAddr end = go_on ? searched_to_ : ceiling;
+        uint64_t largest = go_on ? largest_above_ : 0;
+        size_t i = find_index(end - 1);
+        if (i < vmas_.size() && vmas_[i].start < end) i++;
         while (true) {
             GuestAddr floor = i == 0 ? kMinAddress : vmas_[i - 1].end;
-            if (auto at = place(std::max(floor, kMinAddress), end)) return at;
+            if (auto at = place(std::max(floor, kMinAddress), end)) {
+                if (usual) {
+                    searched_to_ = end;
+                    largest_above_ = largest;
+                }
+                return at;
+            }
+            if (end > floor) largest = std::max(largest, end - floor);
             if (i == 0) break;
             i--;
             end = std::min(end, vmas_[i].start);
@@ -59,6 +69,12 @@ std::optional<GuestAddr> AddressSpace::State::find_gap(uint64_t size, GuestAddr 
         ceiling = top_;  // second pass: what lies above the usual area
     }
     return std::nullopt;
+}
+
+void AddressSpace::State::note_gap(GuestAddr at) {
+    const size_t i = find_index(at);
+    const GuestAddr floor = i == 0 ? 0 : vmas_[i - 1].end, end = i == vmas_.size() ? top_ : vmas_[i].start;
+    if (end > searched_to_) largest_above_ = std::max(largest_above_, end - floor);
 }
 
 void AddressSpace::State::cut(GuestAddr at) {
@@ -111,6 +127,7 @@ void AddressSpace::State::remove(GuestAddr start, GuestAddr end, Changes& change
         changes.dropped.push_back(std::move(vma));
     }
     vmas_.erase(vmas_.begin() + static_cast<ptrdiff_t>(first), vmas_.begin() + static_cast<ptrdiff_t>(last));
+    note_gap(start);
     if (mapped && unmap_host)
         changes.orders.push_back({.kind = MapOrder::Kind::kUnmap, .address = start, .size = end - start});
 }

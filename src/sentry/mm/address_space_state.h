@@ -2,6 +2,7 @@
 // public operations are composed of. Included by mm/address_space_*.cc only.
 #pragma once
 
+#include <deque>
 #include <optional>
 #include <shared_mutex>
 #include <vector>
@@ -39,8 +40,13 @@ class AddressSpace::State {
     AddressSpace* self_ = nullptr;
 
     mutable std::shared_mutex mutex_;
-    std::vector<Vma> vmas_;   // sorted, disjoint; guarded by mutex_, as is all below
+    // Sorted, disjoint; guarded by mutex_, as is all below. Addresses are given downwards: most of what comes and goes
+    // is near the front, where a deque moves little.
+    std::deque<Vma> vmas_;
     GuestAddr mmap_top_ = 0;  // addresses are given downwards from here
+    // Where find_gap() came to: above this, up to mmap_top_, no gap is larger than `largest_above_`. 0: not known.
+    GuestAddr searched_to_ = 0;
+    uint64_t largest_above_ = 0;
     GuestAddr brk_start_ = 0, brk_end_ = 0;
     // What the host process has mapped behind the heap's end, of the memory file (address_space_heap.cc); the
     // application may have written to it up to `written_to`.
@@ -93,7 +99,9 @@ class AddressSpace::State {
     bool valid_range(GuestAddr address, uint64_t size) const { return size <= top_ && address <= top_ - size; }
     // True if [start, end) is mapped without a hole.
     bool covered(GuestAddr start, GuestAddr end) const;
-    std::optional<GuestAddr> find_gap(uint64_t size, GuestAddr hint, bool low, uint64_t congruent) const;
+    std::optional<GuestAddr> find_gap(uint64_t size, GuestAddr hint, bool low, uint64_t congruent);
+    // Some Vma is gone that covered `at`.
+    void note_gap(GuestAddr at);
 
     // Makes `at` a border between VMAs, if it lies inside one.
     void cut(GuestAddr at);

@@ -7,7 +7,10 @@
 #include <signal.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
+#include <random>
+#include <vector>
 
 #include "base/checked.h"
 #include "sentry/mm/guarded_copy.h"
@@ -219,6 +222,45 @@ TEST_F(AddressSpaceTest, WhatBrkGaveBackIsGoneUntilItIsTheHeapsAgain) {
         EXPECT_TRUE(all(14, 16, 0));
         ASSERT_EQ(grow_to(0), 0u);
         EXPECT_TRUE(space_->snapshot().empty());
+    }
+}
+
+TEST_F(AddressSpaceTest, AddressesAreTheHighestFreeOnes) {
+    // Pages of the topmost part, counted from the top down; what find_gap() remembers may never show.
+    constexpr size_t kPages = 16384;
+    std::vector<bool> used(kPages);
+    std::mt19937 chance(7);
+    auto pick = [&](size_t most) { return static_cast<size_t>(chance() % most); };
+    auto address_of = [](size_t page, size_t count) { return kTop - (page + count) * kPageSize; };
+    auto mark = [&](size_t page, size_t count, bool to) {
+        for (size_t i = page; i < page + count; ++i) used[i] = to;
+    };
+    for (int round = 0; round < 4000; ++round) {
+        const size_t count = 1 + pick(6), page = pick(kPages / 8);
+        switch (pick(4)) {
+            case 0:
+                ASSERT_TRUE(space_->unmap(address_of(page, count), count * kPageSize).ok());
+                mark(page, count, false);
+                break;
+            case 1:
+                ASSERT_TRUE(space_
+                                ->map({.address = address_of(page, count),
+                                       .size = count * kPageSize,
+                                       .protection = PROT_READ,
+                                       .fixed = true})
+                                .ok());
+                mark(page, count, true);
+                break;
+            default: {
+                size_t first = 0;
+                while (std::find(used.begin() + static_cast<ptrdiff_t>(first),
+                                 used.begin() + static_cast<ptrdiff_t>(first + count),
+                                 true) != used.begin() + static_cast<ptrdiff_t>(first + count))
+                    ++first;
+                ASSERT_EQ(map(count * kPageSize), address_of(first, count)) << "round " << round;
+                mark(first, count, true);
+            }
+        }
     }
 }
 
