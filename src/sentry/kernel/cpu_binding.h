@@ -18,18 +18,4 @@ namespace casemate::sentry {
 std::optional<cpu_set_t> bind_to_this_cpu(pid_t thread);
 void bind_to(pid_t thread, const cpu_set_t& cpus);
 
-// The caller stays on its CPU as long as this lives.
-class StayOnCpu {
-  public:
-    StayOnCpu() : home_(bind_to_this_cpu(0)) {}
-    ~StayOnCpu() {
-        if (home_) bind_to(0, *home_);
-    }
-    StayOnCpu(const StayOnCpu&) = delete;
-    StayOnCpu& operator=(const StayOnCpu&) = delete;
-
-  private:
-    const std::optional<cpu_set_t> home_;
-};
-
 }  // namespace casemate::sentry

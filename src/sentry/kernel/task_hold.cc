@@ -2,7 +2,6 @@
 
 #include <sys/epoll.h>
 
-#include "sentry/kernel/cpu_binding.h"
 #include "sentry/kernel/task_parts.h"
 #include "sentry/kernel/task_run.h"
 
@@ -16,7 +15,6 @@ constexpr Nanoseconds kHoldLimit = 10'000'000;
 void Hold::wait(Task& parent, Task& child) {
     Task::ThreadWaiter waiter(parent, EPOLLIN);
     waiters_.add(waiter);
-    StayOnCpu stay;  // where the child runs, which wakes it
     Deadline deadline;
     if (!vfork_) deadline = monotonic_now() + kHoldLimit;
     while (true) {
