@@ -16,12 +16,7 @@ AddressSpace::~AddressSpace() {
         std::unique_lock lock(state_->mutex_);
         vmas.swap(state_->vmas_);
     }
-    // No thread runs in the host process any more, which may let go of its pages a moment later than others get them;
-    // but what only it has counts until then.
-    if (std::any_of(vmas.begin(), vmas.end(), [](const Vma& vma) { return vma.backing == Backing::kHostPrivate; })) {
-        const MapOrder everything{.kind = MapOrder::Kind::kUnmap, .address = 0, .size = state_->top_};
-        static_cast<void>(state_->host_->apply({&everything, 1}));
-    }
+    // The host process lets go of all pages before any is freed for somebody else.
     state_->host_.reset();
     for (FileRange range : state_->batch_frees_) state_->memory_.free(range);
     state_->memory_.free({state_->kept_.memory_offset, state_->kept_.size()});

@@ -73,10 +73,7 @@ class SeccompAddressSpace final : public HostAddressSpace {
 };
 
 SeccompPlatform::SeccompPlatform(ControlArea control, TemplateProcess template_process, const FrameLayout& layout)
-    : layout_(layout),
-      control_(std::move(control)),
-      template_(std::move(template_process)),
-      cleaner_([this](std::unique_ptr<StubProcess> stub, bool clear) { put_back(std::move(stub), clear); }) {}
+    : layout_(layout), control_(std::move(control)), template_(std::move(template_process)) {}
 
 SeccompPlatform::~SeccompPlatform() = default;
 
@@ -103,33 +100,19 @@ SysResult<std::unique_ptr<StubProcess>> SeccompPlatform::spawn_locked() {
     return process.error();
 }
 
-std::unique_ptr<StubProcess> SeccompPlatform::take_used() {
-    while (true) {
-        std::unique_ptr<StubProcess> stub;
-        bool clear = true;
-        {
-            std::lock_guard lock(mutex_);
-            if (!pool_.empty()) {
-                stub = std::move(pool_.back());
-                pool_.pop_back();
-            }
-        }
-        if (!stub) {
-            stub = cleaner_.take();
-            if (!stub) return nullptr;
-            clear = stub->clear();
-        }
-        if (clear && !stub->is_dead()) return stub;
-        put_back(std::move(stub), false);
-    }
-}
-
 SysResult<std::unique_ptr<HostAddressSpace>> SeccompPlatform::create_address_space() {
-    std::unique_ptr<StubProcess> stub = take_used();
-    if (!stub) {
-        std::lock_guard lock(mutex_);
-        stub = TRY(spawn_locked());
+    std::lock_guard lock(mutex_);
+    std::unique_ptr<StubProcess> stub;
+    while (!stub && !pool_.empty()) {
+        stub = std::move(pool_.back());
+        pool_.pop_back();
+        if (stub->is_dead()) {
+            const uint32_t block = stub->block_index();
+            stub.reset();
+            control_.release(block);
+        }
     }
+    if (!stub) stub = TRY(spawn_locked());
     return std::unique_ptr<HostAddressSpace>(std::make_unique<SeccompAddressSpace>(*this, std::move(stub)));
 }
 
@@ -144,13 +127,7 @@ SysResult<void> SeccompPlatform::prepare(size_t count) {
 
 void SeccompPlatform::recycle(std::unique_ptr<StubProcess> stub) {
     CHECK(!stub->has_taken_threads());
-    if (cleaner_.add(stub)) return;
-    const bool clear = stub->clear();
-    put_back(std::move(stub), clear);
-}
-
-void SeccompPlatform::put_back(std::unique_ptr<StubProcess> stub, bool clear) {
-    if (clear) {
+    if (stub->clear()) {
         std::lock_guard lock(mutex_);
         if (pool_.size() < kPoolSize) {
             pool_.push_back(std::move(stub));

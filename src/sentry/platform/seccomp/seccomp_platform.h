@@ -45,7 +45,6 @@
 #include "sentry/platform/platform.h"
 #include "sentry/platform/seccomp/control_area.h"
 #include "sentry/platform/seccomp/signal_frame.h"
-#include "sentry/platform/seccomp/stub_cleaner.h"
 #include "sentry/platform/seccomp/stub_process.h"
 #include "sentry/platform/seccomp/template_process.h"
 
@@ -79,9 +78,6 @@ class SeccompPlatform final : public Platform {
     SysResult<std::unique_ptr<StubProcess>> spawn_locked();
     // Takes a stub back when its address space ends.
     void recycle(std::unique_ptr<StubProcess> stub);
-    void put_back(std::unique_ptr<StubProcess> stub, bool clear);
-    // A used one that is alive and clear.
-    std::unique_ptr<StubProcess> take_used();
 
     const FrameLayout layout_;
     std::mutex mutex_;  // taken before any stub's
@@ -89,7 +85,6 @@ class SeccompPlatform final : public Platform {
     TemplateProcess template_;
     CallPoller poller_;  // outlives all threads
     std::vector<std::unique_ptr<StubProcess>> pool_;
-    StubCleaner cleaner_;  // last: its thread puts stubs back
 };
 
 }  // namespace casemate::sentry::seccomp

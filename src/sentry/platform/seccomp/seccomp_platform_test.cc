@@ -11,7 +11,6 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
@@ -376,13 +375,7 @@ TEST_F(SeccompPlatformTest, SpacesAreSeparateAndReused) {
     faulting.reset();
     first.reset();
     auto again = make_space();
-    // It may still be in the cleaner's hand.
-    std::vector<std::unique_ptr<HostAddressSpace>> others;
-    for (; again->host_process_id() != pid && others.size() < 1000; again = make_space()) {
-        others.push_back(std::move(again));
-        usleep(1000);
-    }
-    ASSERT_EQ(again->host_process_id(), pid);
+    EXPECT_EQ(again->host_process_id(), pid);
     bool same_thread = false;
     std::unique_ptr<AppThread> reused[2];
     for (auto& other : reused) {
@@ -584,42 +577,6 @@ TEST_F(SeccompPlatformTest, StubHasNoDescriptorsAndNoPagesOfTheSentrys) {
         char target[256] = {};
         if (readlink((base + "/fd/" + std::to_string(fd)).c_str(), target, sizeof(target) - 1) < 0) continue;
         EXPECT_TRUE(strstr(target, "test-memory") != nullptr || strstr(target, "seccomp notify") != nullptr) << target;
-    }
-}
-
-TEST_F(SeccompPlatformTest, UsedStubsAreClearedAndServeAgain) {
-    std::vector<int> first;
-    {
-        std::vector<std::unique_ptr<HostAddressSpace>> spaces;
-        for (int i = 0; i < 6; ++i) {
-            spaces.push_back(make_space());
-            first.push_back(spaces.back()->host_process_id());
-            auto thread = make_thread(*spaces.back(), prog_syscalls);
-            EXPECT_EQ(thread->resume().reason, StopReason::kSyscall);
-        }
-    }
-    // Nobody asks for it, and still what they had mapped goes.
-    const auto mapped = [](int pid) {
-        FILE* maps = fopen(("/proc/" + std::to_string(pid) + "/maps").c_str(), "r");
-        if (maps == nullptr) return false;
-        char line[512];
-        bool found = false;
-        while (fgets(line, sizeof(line), maps) != nullptr) found |= strtoull(line, nullptr, 16) < STUB_BLOCK_BASE;
-        fclose(maps);
-        return found;
-    };
-    for (int pid : first)
-        for (int i = 0; i < 10'000 && mapped(pid); ++i) usleep(1000);
-    for (int pid : first) EXPECT_FALSE(mapped(pid));
-    // At once after the other: what comes next has nothing of what was before, cleared or not.
-    for (int i = 0; i < 200; ++i) {
-        auto space = platform_->create_address_space();
-        ASSERT_TRUE(space.ok());
-        std::byte seen;
-        EXPECT_FALSE((*space)->read_memory(kData, std::span(&seen, 1)).ok());
-        EXPECT_NE(std::find(first.begin(), first.end(), (*space)->host_process_id()), first.end());
-        const MapOrder order = map_order(kData, 0x1000, PROT_READ | PROT_WRITE, kFileData);
-        ASSERT_TRUE((*space)->apply({&order, 1}).ok());
     }
 }
 
