@@ -36,9 +36,10 @@ casemate::Result<void> run() {
     std::thread control([&server] { (void)serve_control(server, kControlSocket); });
     control.detach();
     Connection connection(server, UniqueFd(kGuestSocket));
+    SpareThread rings;
     TRY(install_filter());
     release_program_pages();
-    auto served = connection.serve();
+    auto served = connection.serve(rings);
     if (!served.ok()) return Error("the guest kernel broke the file protocol", served.error().value);
     return {};
 }
@@ -52,6 +53,6 @@ int main() {
         casemate::log::error("{}", result.error().message());
         ::_exit(1);
     }
-    // The control thread may be at work: no destructors under it.
+    // Other threads may be at work: no destructors under them.
     ::_exit(0);
 }

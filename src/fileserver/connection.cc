@@ -51,6 +51,7 @@ void Connection::fill(FileServer::Entry entry) {
     header_.node = entry.node;
     header_.value = entry.value;
     reply_fd_ = std::move(entry.fd);
+    kept_fd_ = entry.kept;
 }
 
 SysResult<void> Connection::dispatch(const Parsed& parsed) {
@@ -149,6 +150,7 @@ bool Connection::handle(std::string_view message) {
     if (!parse(message, parsed)) return false;
     header_ = Reply();
     reply_fd_.reset();
+    kept_fd_ = -1;
     reply_.resize(sizeof(Reply));
     auto result = dispatch(parsed);
     if (!result.ok()) {
@@ -156,12 +158,14 @@ bool Connection::handle(std::string_view message) {
         header_.error = result.error().value;
         reply_.resize(sizeof(Reply));
         reply_fd_.reset();
+        kept_fd_ = -1;
     }
     if (reply_.size() > kMaxMessage) {
         header_ = Reply();
         header_.error = E2BIG;
         reply_.resize(sizeof(Reply));
         reply_fd_.reset();
+        kept_fd_ = -1;
     }
     header_.tag = parsed.request.tag;
     header_.data_size = static_cast<uint32_t>(reply_.size() - sizeof(Reply));
@@ -176,19 +180,20 @@ SysResult<void> Connection::send_with_descriptor(int socket, const void* bytes, 
     message.msg_iov = &piece;
     message.msg_iovlen = 1;
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
-    if (reply_fd_) {
+    if (has_descriptor()) {
         message.msg_control = control;
         message.msg_controllen = sizeof(control);
         cmsghdr* c = CMSG_FIRSTHDR(&message);
         c->cmsg_level = SOL_SOCKET;
         c->cmsg_type = SCM_RIGHTS;
         c->cmsg_len = CMSG_LEN(sizeof(int));
-        int fd = reply_fd_.get();
+        int fd = reply_fd_ ? reply_fd_.get() : kept_fd_;
         std::memcpy(CMSG_DATA(c), &fd, sizeof(fd));
     }
     while (::sendmsg(socket, &message, MSG_NOSIGNAL) < 0)
         if (errno != EINTR) return last_errno();
     reply_fd_.reset();
+    kept_fd_ = -1;
     return {};
 }
 
@@ -201,7 +206,7 @@ SysResult<void> Connection::send_descriptor(int socket) {
     return send_with_descriptor(socket, &header_.tag, sizeof(header_.tag));
 }
 
-SysResult<void> Connection::serve() {
+SysResult<void> Connection::serve(SpareThread& rings) {
     bool first = true;
     while (true) {
         // No room for descriptors but in the first message: the kernel drops those that come (MSG_CTRUNC).
@@ -228,7 +233,7 @@ SysResult<void> Connection::serve() {
             auto shared = SharedServer::create(std::move(passed[0]), std::move(passed[1]));
             if (!shared.ok()) return Errno(EPROTO);
             buffer_ = {};
-            return shared->serve(*this, socket_.get());
+            return (*shared)->serve(*this, socket_.get(), rings);
         }
         if (!handle(std::string_view(buffer_.data(), static_cast<size_t>(n)))) return Errno(EPROTO);
         auto sent = send();

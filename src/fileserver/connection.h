@@ -9,6 +9,7 @@
 #include "base/unique_fd.h"
 #include "fileserver/file_server.h"
 #include "fileserver/receiver.h"
+#include "fileserver/spare_thread.h"
 
 namespace casemate::fileserver {
 
@@ -18,12 +19,12 @@ class Connection {
     Connection(FileServer& server, UniqueFd socket);
 
     // Serves until the other end goes away (fine) or breaks the protocol (EPROTO). Requests come over the socket, or,
-    // after a first message of kHello, through shared memory (shared_area.h).
-    SysResult<void> serve();
+    // after a first message of kHello, through shared memory (shared_area.h), with the help of `rings`.
+    SysResult<void> serve(SpareThread& rings);
     // One request, given as bytes, answered into reply(), with a descriptor or without. False: malformed.
     bool handle(std::string_view message);
     std::string_view reply() const { return reply_; }
-    bool has_descriptor() const { return static_cast<bool>(reply_fd_); }
+    bool has_descriptor() const { return reply_fd_ || kept_fd_ >= 0; }
     // The reply's tag with its descriptor.
     SysResult<void> send_descriptor(int socket);
     void forget(NodeId node) { server_.forget(node); }
@@ -46,6 +47,7 @@ class Connection {
     std::string reply_;  // header and data
     Reply header_;
     UniqueFd reply_fd_;
+    int kept_fd_ = -1;  // the same, the server's
     std::vector<Attributes> found_;
 };
 

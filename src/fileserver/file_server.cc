@@ -74,6 +74,7 @@ void FileServer::forget(NodeId id) {
     node.fd.reset();
     for (Directory& directory : directories_)
         if (directory.node == id) directory = Directory();
+    if (synced_.node == id) synced_ = Directory();
     node.next_free = first_free_;
     first_free_ = static_cast<uint32_t>(id);
     nodes_used_--;
@@ -92,6 +93,7 @@ bool FileServer::is_shared(uint32_t mount) {
 
 void FileServer::forget_directories() {
     for (Directory& directory : directories_) directory = Directory();
+    synced_ = Directory();
 }
 
 SysResult<int> FileServer::directory_of(NodeId node, const UniqueFd& fd, std::string_view path) {
@@ -290,7 +292,10 @@ SysResult<FileServer::Entry> FileServer::create(Target target, uint32_t mode, ui
     entry.attributes = *made;
     if (owner || permissions) entry.attributes = TRY(read_attributes(fd.get()));
     tell_parent(place, flags, entry);
-    entry.fd = std::move(fd);
+    if (is_shared(place.mount))
+        entry.fd = std::move(fd);
+    else
+        entry.kept = made_.keep(target.node, target.path, std::move(fd));
     return entry;
 }
 
@@ -354,25 +359,33 @@ SysResult<FileServer::Entry> FileServer::make_symlink(Target target, std::string
 }
 
 SysResult<FileServer::Entry> FileServer::link(Target target, Target new_name, uint16_t flags) {
-    uint32_t mount = 0;
-    UniqueFd fd = TRY(resolve(target, &mount));
     Place place = TRY(this->place(new_name, true));
+    UniqueFd owned;
+    int fd = made_.find(target.node, target.path);
+    uint32_t mount = 0;
+    if (fd >= 0) {
+        mount = TRY(find(target.node))->mount;
+    } else {
+        owned = TRY(resolve(target, &mount));
+        fd = owned.get();
+    }
     if (place.mount != mount) return Errno(EXDEV);
-    if (::linkat(fd.get(), "", place.parent, place.name.c_str(), AT_EMPTY_PATH) != 0) {
+    if (::linkat(fd, "", place.parent, place.name.c_str(), AT_EMPTY_PATH) != 0) {
         // Without CAP_DAC_READ_SEARCH (or for an O_TMPFILE node) the descriptor's name in /proc does.
         if (errno != ENOENT && errno != EPERM) return last_errno();
-        if (::linkat(proc_self_fd_.get(), proc_name(fd.get()).c_str(), place.parent, place.name.c_str(),
-                     AT_SYMLINK_FOLLOW) != 0)
+        if (::linkat(proc_self_fd_.get(), proc_name(fd).c_str(), place.parent, place.name.c_str(), AT_SYMLINK_FOLLOW) !=
+            0)
             return last_errno();
     }
     Entry entry;
-    entry.attributes = TRY(read_attributes(fd.get()));
+    entry.attributes = TRY(read_attributes(fd));
     tell_parent(place, flags, entry);
     return entry;
 }
 
 SysResult<FileServer::Entry> FileServer::unlink(Target target, uint16_t flags) {
     Place place = TRY(this->place(target, true));
+    made_.forget();
     Entry entry;
     UniqueFd kept;
     if (flags & kFlagKeepNode) kept = TRY(open_beneath(place.parent, place.name, O_PATH | O_NOFOLLOW));
@@ -399,6 +412,7 @@ SysResult<FileServer::Entry> FileServer::rename(Target target, Target new_name, 
     Place from = TRY(place(target, true));
     Place to = TRY(place(new_name, true));
     if (from.mount != to.mount) return Errno(EXDEV);
+    made_.forget();
     Entry entry;
     UniqueFd kept;
     if (flags & kFlagKeepNode) {
@@ -447,27 +461,36 @@ SysResult<void> FileServer::attributes_of(Target directory, std::string_view nam
 }
 
 SysResult<FileServer::Entry> FileServer::set_attributes(Target target, const Request& change) {
-    uint32_t mount = 0;
-    UniqueFd fd = TRY(resolve(target, &mount));
-    TRY(check_writable(mount));
     Entry entry;
-    entry.attributes = TRY(read_attributes(fd.get()));
-    bool link = S_ISLNK(entry.attributes.mode);
-    std::string name = proc_name(fd.get());
+    entry.attributes.mode = S_IFREG;
+    UniqueFd owned;
+    const int kept = made_.find(target.node, target.path);
+    int fd = kept;
+    if (kept < 0) {
+        uint32_t mount = 0;
+        owned = TRY(resolve(target, &mount));
+        TRY(check_writable(mount));
+        fd = owned.get();
+        if (change.valid & (kSetMode | kSetSize)) entry.attributes = TRY(read_attributes(fd));
+    }
     if (change.valid & (kSetUid | kSetGid)) {
         uid_t uid = change.valid & kSetUid ? change.uid : static_cast<uid_t>(-1);
         gid_t gid = change.valid & kSetGid ? change.gid : static_cast<gid_t>(-1);
-        if (::fchownat(fd.get(), "", uid, gid, AT_EMPTY_PATH) != 0) return last_errno();
+        if ((kept >= 0 ? ::fchown(fd, uid, gid) : ::fchownat(fd, "", uid, gid, AT_EMPTY_PATH)) != 0)
+            return last_errno();
     }
     if (change.valid & kSetMode) {
-        if (link) return Errno(EOPNOTSUPP);
-        if (::fchmodat(proc_self_fd_.get(), name.c_str(), change.mode & kPermissionBits, 0) != 0) return last_errno();
+        if (S_ISLNK(entry.attributes.mode)) return Errno(EOPNOTSUPP);
+        const mode_t mode = change.mode & kPermissionBits;
+        if ((kept >= 0 ? ::fchmod(fd, mode) : ::fchmodat(proc_self_fd_.get(), proc_name(fd).c_str(), mode, 0)) != 0)
+            return last_errno();
     }
     if (change.valid & kSetSize) {
         if (!S_ISREG(entry.attributes.mode)) return Errno(EINVAL);
         if (change.size < 0) return Errno(EINVAL);
-        UniqueFd writable = TRY(reopen(fd.get(), entry.attributes.mode, O_WRONLY));
-        if (::ftruncate(writable.get(), change.size) != 0) return last_errno();
+        UniqueFd writable;
+        if (kept < 0) writable = TRY(reopen(fd, entry.attributes.mode, O_WRONLY));
+        if (::ftruncate(kept < 0 ? writable.get() : kept, change.size) != 0) return last_errno();
     }
     constexpr uint32_t kTimes = kSetAccessTime | kSetModificationTime | kSetAccessNow | kSetModificationNow;
     if (change.valid & kTimes) {
@@ -478,9 +501,9 @@ SysResult<FileServer::Entry> FileServer::set_attributes(Target target, const Req
             times[1] = {change.modification_time, static_cast<long>(change.modification_nsec)};
         if (change.valid & kSetAccessNow) times[0].tv_nsec = UTIME_NOW;
         if (change.valid & kSetModificationNow) times[1].tv_nsec = UTIME_NOW;
-        if (::utimensat(fd.get(), "", times, AT_EMPTY_PATH) != 0) return last_errno();
+        if ((kept >= 0 ? ::futimens(fd, times) : ::utimensat(fd, "", times, AT_EMPTY_PATH)) != 0) return last_errno();
     }
-    entry.attributes = TRY(read_attributes(fd.get()));
+    if (!(change.flags & kFlagNoReply)) entry.attributes = TRY(read_attributes(fd));
     return entry;
 }
 
@@ -534,10 +557,16 @@ SysResult<std::string> FileServer::list_xattrs(Target target) {
 }
 
 SysResult<void> FileServer::sync(Target target, uint16_t flags) {
-    UniqueFd fd = TRY(resolve(target));
+    const bool one = flags & kFlagThisOnly;
+    if (one && synced_.fd && synced_.node == target.node && synced_.path == target.path)
+        return ::fsync(synced_.fd.get()) == 0 ? SysResult<void>() : last_errno();
+    uint32_t mount = 0;
+    UniqueFd fd = TRY(resolve(target, &mount));
     Attributes attributes = TRY(read_attributes(fd.get()));
     UniqueFd opened = TRY(reopen(fd.get(), attributes.mode, O_RDONLY));
-    if ((flags & kFlagThisOnly ? ::fsync(opened.get()) : ::syncfs(opened.get())) != 0) return last_errno();
+    if ((one ? ::fsync(opened.get()) : ::syncfs(opened.get())) != 0) return last_errno();
+    if (one && S_ISDIR(attributes.mode) && !is_shared(mount))
+        synced_ = Directory{target.node, std::string(target.path), std::move(opened), 0};
     return {};
 }
 

@@ -20,6 +20,7 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "fileserver/kept_files.h"
 #include "fileserver/protocol.h"
 
 namespace casemate::fileserver {
@@ -47,6 +48,7 @@ class FileServer {
         Attributes attributes;
         NodeId node = 0;  // if asked for
         UniqueFd fd;      // if opened
+        int kept = -1;    // the same, and the server keeps it: good until the next operation
         uint64_t value = 0;
         Attributes parent;  // with kFlagParent
     };
@@ -78,6 +80,7 @@ class FileServer {
     SysResult<Entry> get_attributes(Target target, uint16_t flags);
     // Of several names (each with NUL) in one directory: appended as Attributes, zeros for what is not there.
     SysResult<void> attributes_of(Target directory, std::string_view names, std::string& into, size_t room);
+    // Tells the attributes afterwards, but not with kFlagNoReply.
     SysResult<Entry> set_attributes(Target target, const Request& change);
     SysResult<struct statfs> statfs(Target target);
     SysResult<std::string> get_xattr(Target target, std::string_view name);
@@ -145,6 +148,10 @@ class FileServer {
     Directory directories_[kDirectories];
     uint64_t directory_uses_ = 0;
     void forget_directories();
+
+    KeptFiles made_;
+    // The directory that was synced last; forgotten with directories_.
+    Directory synced_;
 };
 
 }  // namespace casemate::fileserver

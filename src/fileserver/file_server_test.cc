@@ -253,6 +253,65 @@ TEST_F(FileServerTest, NewFilesBelongToWhomTheGuestSays) {
 }
 
 // A directory that others swap for a link to the outside while we walk through it.
+// Descriptors of new files are kept: what is asked for by a name must reach the file that has it now.
+TEST_F(FileServerTest, AttributesReachTheFileThatHasTheName) {
+    auto mode_of = [&](const std::string& name) {
+        struct stat info;
+        return ::lstat(at(name).c_str(), &info) == 0 ? info.st_mode & 07777 : 0;
+    };
+    auto set_mode = [&](std::string_view name, uint32_t mode, uint16_t flags) {
+        Request change;
+        change.valid = kSetMode | kSetModificationTime;
+        change.mode = mode;
+        change.modification_time = 1'000'000'000;
+        change.flags = flags;
+        return server_->set_attributes({root_, name}, change);
+    };
+    EXPECT_GE(MUST(server_->create({root_, "new"}, 0644, ::getuid(), ::getgid())).kept, 0);
+    ASSERT_TRUE(set_mode("new", 0600, kFlagNoReply).ok());
+    EXPECT_EQ(mode_of("root/new"), 0600u);
+    auto told = MUST(set_mode("new", 0640, 0));
+    EXPECT_EQ(told.attributes.mode & 07777, 0640u);
+    EXPECT_EQ(told.attributes.modification_time, 1'000'000'000);
+
+    // Another file under the old name, and the old one elsewhere.
+    MUST(server_->link({root_, "new"}, {root_, "second"}));
+    MUST(server_->rename({root_, "inside"}, {root_, "new"}, 0, 0));
+    ASSERT_TRUE(set_mode("new", 0755, kFlagNoReply).ok());
+    EXPECT_EQ(mode_of("root/new"), 0755u);
+    EXPECT_EQ(mode_of("root/second"), 0640u);
+
+    MUST(server_->create({root_, "gone"}, 0644, ::getuid(), ::getgid()));
+    MUST(server_->unlink({root_, "gone"}, 0));
+    EXPECT_EQ(set_mode("gone", 0600, 0).error().value, ENOENT);
+    ASSERT_EQ(::symlink("new", at("root/gone").c_str()), 0);
+    EXPECT_EQ(set_mode("gone", 0600, 0).error().value, EOPNOTSUPP);
+
+    // More than are kept.
+    for (int i = 0; i < 10; ++i)
+        MUST(server_->create({root_, "many" + std::to_string(i)}, 0644, ::getuid(), ::getgid()));
+    for (int i = 0; i < 10; ++i) {
+        ASSERT_TRUE(set_mode("many" + std::to_string(i), 0600u + static_cast<uint32_t>(i), kFlagNoReply).ok());
+        EXPECT_EQ(mode_of("root/many" + std::to_string(i)), 0600u + static_cast<uint32_t>(i));
+    }
+
+    // Where others may put another file under the name nothing is kept.
+    NodeId shared = attach(2, kMountShared);
+    auto made = MUST(server_->create({shared, "ours"}, 0644, ::getuid(), ::getgid()));
+    EXPECT_TRUE(made.fd);
+    EXPECT_LT(made.kept, 0);
+}
+
+TEST_F(FileServerTest, SyncsTheDirectoryThatHasTheName) {
+    MUST(server_->make_directory({root_, "first"}, 0755, ::getuid(), ::getgid()));
+    for (int i = 0; i < 3; ++i) EXPECT_TRUE(server_->sync({root_, "first"}, kFlagThisOnly).ok());
+    MUST(server_->rename({root_, "first"}, {root_, "second"}, 0, 0));
+    EXPECT_EQ(server_->sync({root_, "first"}, kFlagThisOnly).error().value, ENOENT);
+    EXPECT_TRUE(server_->sync({root_, "second"}, kFlagThisOnly).ok());
+    MUST(server_->remove_directory({root_, "second"}));
+    EXPECT_EQ(server_->sync({root_, "second"}, kFlagThisOnly).error().value, ENOENT);
+}
+
 TEST_F(FileServerTest, RenameRacesNeverLeadOut) {
     ASSERT_EQ(::mkdir(at("root/d").c_str(), 0755), 0);
     ASSERT_EQ(::mkdir(at("elsewhere").c_str(), 0755), 0);

@@ -5,10 +5,12 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
 
+#include "base/log.h"
 #include "fileserver/connection.h"
 #include "linux/seccomp_fd.h"
 
@@ -21,7 +23,7 @@ constexpr int kPostDelayMs = 4;
 
 }  // namespace
 
-SysResult<SharedServer> SharedServer::create(UniqueFd memory, UniqueFd listener) {
+SysResult<std::shared_ptr<SharedServer>> SharedServer::create(UniqueFd memory, UniqueFd listener) {
     // Were it to shrink, touching it would end us.
     int seals = ::fcntl(memory.get(), F_GET_SEALS);
     struct stat info;
@@ -31,7 +33,7 @@ SysResult<SharedServer> SharedServer::create(UniqueFd memory, UniqueFd listener)
     auto set = linux::set_synchronous_wake_up(listener.get());
     if (!set.ok()) return Errno(EINVAL);
     UniqueMap map = TRY(UniqueMap::create(sizeof(SharedArea), PROT_READ | PROT_WRITE, MAP_SHARED, memory.get()));
-    return SharedServer(std::move(map), std::move(listener));
+    return std::shared_ptr<SharedServer>(new SharedServer(std::move(map), std::move(listener)));
 }
 
 SharedServer::SharedServer(UniqueMap area, UniqueFd listener)
@@ -46,7 +48,7 @@ void SharedServer::copy_posts(uint64_t at, char* into, size_t size) const {
     std::memcpy(into + first, area().posts.bytes, size - first);
 }
 
-SysResult<void> SharedServer::work_off_posts(Connection& connection) {
+SysResult<void> SharedServer::work_off_posts_locked(Connection& connection) {
     PostRing& ring = area().posts;
     uint64_t end = ring.written.load(std::memory_order_seq_cst);
     if (end - posts_read_ > PostRing::kBytes) return Errno(EPROTO);
@@ -63,7 +65,7 @@ SysResult<void> SharedServer::work_off_posts(Connection& connection) {
     return {};
 }
 
-SysResult<void> SharedServer::work_off(Connection& connection, int socket, Slot& slot) {
+SysResult<void> SharedServer::work_off_locked(Connection& connection, int socket, Slot& slot) {
     constexpr auto kOnce = std::memory_order_relaxed;
     for (uint32_t i = 0, count = std::min(slot.forgets.load(kOnce), Slot::kMaxForgets); i < count; ++i)
         connection.forget(slot.forgotten[i]);
@@ -80,51 +82,60 @@ SysResult<void> SharedServer::work_off(Connection& connection, int socket, Slot&
     return {};
 }
 
-SysResult<void> SharedServer::answer_ring(Connection& connection, int socket) {
-    seccomp_notif ring;
-    auto received = linux::receive_notification(listener_.get(), ring);
-    if (!received.ok()) {
-        // The thread that rang was interrupted before we looked: it will ring again.
-        if (received.error() == Errno(ENOENT) || received.error() == Errno(EINTR)) return {};
-        return received;
+SysResult<void> SharedServer::answer_rings(Connection& connection, int socket) {
+    while (true) {
+        seccomp_notif ring;
+        auto received = linux::receive_notification(listener_.get(), ring);
+        if (!received.ok()) {
+            if (received.error() != Errno(ENOENT) && received.error() != Errno(EINTR)) return received;
+            // The thread that rang was interrupted before we looked, and will ring again; or there is none any more.
+            pollfd look{listener_.get(), POLLIN, 0};
+            if (::poll(&look, 1, 0) > 0 && (look.revents & (POLLHUP | POLLERR)) != 0) return {};
+            continue;
+        }
+        rung_.store(true, std::memory_order_relaxed);
+        {
+            std::lock_guard lock(mutex_);
+            TRY(work_off_posts_locked(connection));
+            const uint64_t number = ring.data.args[0];
+            if (number < SharedArea::kSlots) {
+                Slot& slot = area().slots[number];
+                // Rung again after an interruption, it may be done.
+                if (slot.state.load(std::memory_order_acquire) == Slot::kRequest)
+                    TRY(work_off_locked(connection, socket, slot));
+            }
+        }
+        seccomp_notif_resp response{};
+        response.id = ring.id;
+        (void)linux::answer_notification(listener_.get(), response);
     }
-    TRY(work_off_posts(connection));
-    uint64_t number = ring.data.args[0];
-    if (number < SharedArea::kSlots) {
-        Slot& slot = area().slots[number];
-        // Rung again after an interruption, it may be done.
-        if (slot.state.load(std::memory_order_acquire) == Slot::kRequest) TRY(work_off(connection, socket, slot));
-    }
-    seccomp_notif_resp response{};
-    response.id = ring.id;
-    (void)linux::answer_notification(listener_.get(), response);
-    return {};
 }
 
-SysResult<void> SharedServer::serve(Connection& connection, int socket) {
+SysResult<void> SharedServer::serve(Connection& connection, int socket, SpareThread& rings) {
+    rings.run([self = shared_from_this(), &connection, socket] {
+        auto answered = self->answer_rings(connection, socket);
+        if (answered.ok() || answered.error() != Errno(EPROTO)) return;  // nobody is there any more
+        log::error("the guest kernel broke the file protocol");
+        ::_exit(1);
+    });
     PostRing& posts = area().posts;
     bool awake = true;
     while (true) {
-        pollfd waits[2] = {{listener_.get(), POLLIN, 0}, {socket, POLLIN, 0}};
-        int ready = ::poll(waits, 2, awake ? kPostDelayMs : -1);
+        pollfd wait{socket, POLLIN, 0};
+        const int ready = ::poll(&wait, 1, awake ? kPostDelayMs : -1);
         if (ready < 0 && errno != EINTR) return last_errno();
-        if (ready <= 0) {
-            // Who posts from now on wakes us; what came before is looked for once more.
-            posts.asleep.store(1, std::memory_order_seq_cst);
+        char bytes[64];
+        const ssize_t n = ready > 0 ? ::recv(socket, bytes, sizeof(bytes), MSG_DONTWAIT) : 1;
+        const bool ended = n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+        // Who posts while we sleep wakes us; what came before is looked for once more.
+        if (ready > 0)
+            awake = true;
+        else if (!rung_.exchange(false, std::memory_order_relaxed))
             awake = false;
-            TRY(work_off_posts(connection));
-            continue;
-        }
-        if (!awake) posts.asleep.store(0, std::memory_order_relaxed);
-        awake = true;
-        if (waits[0].revents & POLLIN) TRY(answer_ring(connection, socket));
-        if (waits[1].revents != 0) {
-            char bytes[64];
-            ssize_t n = ::recv(socket, bytes, sizeof(bytes), MSG_DONTWAIT);
-            TRY(work_off_posts(connection));
-            if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) return {};
-        }
-        if (waits[0].revents & (POLLHUP | POLLERR)) return work_off_posts(connection);
+        posts.asleep.store(!awake, std::memory_order_seq_cst);
+        std::lock_guard lock(mutex_);
+        TRY(work_off_posts_locked(connection));
+        if (ended) return {};
     }
 }
 

@@ -48,7 +48,8 @@ void with_server(const std::string& directory, const std::function<bool(HostFile
         MUST(server.add_mount(kToken, 0, UniqueFd(::open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC))));
         std::thread thread([&] {
             fileserver::Connection connection(server, UniqueFd(pair[1]));
-            if (!connection.serve().ok()) ::_exit(3);
+            fileserver::SpareThread rings;
+            if (!connection.serve(rings).ok()) ::_exit(3);
         });
         bool good;
         {

@@ -29,7 +29,8 @@ class HostTest : public FileSystemTest {
         server_ = std::make_unique<fileserver::FileServer>(fileserver::FileServer::Limits{256}, std::move(self));
         thread_ = std::thread([this, fd = pair[1]] {
             fileserver::Connection connection(*server_, UniqueFd(fd));
-            (void)connection.serve();
+            fileserver::SpareThread rings;
+            (void)connection.serve(rings);
         });
         client_ = std::make_unique<HostFiles>(UniqueFd(pair[0]));
     }
