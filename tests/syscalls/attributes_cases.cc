@@ -414,3 +414,100 @@ CASE(xattr_on_link_refused) {
     OK(symlink("nowhere", "l"));
     FAILS(lsetxattr("l", "user.a", "x", 1, 0), EPERM);
 }
+
+// ---- what is set of a new file, while its name goes elsewhere
+
+// Sets what tells a file from others: `n` as mode and as both times.
+static void mark(int fd, int n) {
+    timespec times[2] = {{1'000'000'000 + n, 0}, {1'100'000'000 + n, 5}};
+    OK(futimens(fd, times));
+    OK(fchown(fd, geteuid(), getegid()));
+    OK(fchmod(fd, static_cast<mode_t>(0600 + n)));
+}
+static void expect_mark(const struct stat& st, int n) {
+    EXPECT_EQ(st.st_mode & 07777, 0600 + n);
+    EXPECT_EQ(st.st_atim.tv_sec, 1'000'000'000 + n);
+    EXPECT_EQ(st.st_mtim.tv_sec, 1'100'000'000 + n);
+    EXPECT_EQ(st.st_mtim.tv_nsec, 5);
+}
+static int make(const std::string& name) { return OK(open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0600)); }
+static std::string numbered(int n) { return "f" + std::to_string(n); }
+
+CASE(new_files_as_tar_makes_them) {
+    OK(mkdir("d", 0755));
+    for (int n = 0; n < 64; ++n) {
+        int fd = make("d/" + numbered(n));
+        std::string content(static_cast<size_t>(n) * 100, 'c');
+        EXPECT_EQ(write(fd, content.data(), content.size()), content.size());
+        mark(fd, n);
+        OK(close(fd));
+    }
+    EXPECT_EQ(names_in("d").size(), 66);
+    for (int n = 0; n < 64; ++n) {
+        struct stat st = stat_of(("d/" + numbered(n)).c_str());
+        expect_mark(st, n);
+        EXPECT_EQ(st.st_size, n * 100);
+    }
+}
+CASE(set_while_the_name_is_another_files) {
+    int old = make("f");
+    OK(rename("f", "g"));
+    int now = make("f");
+    mark(old, 1);
+    mark(now, 2);
+    expect_mark(stat_of("g"), 1);
+    expect_mark(stat_of("f"), 2);
+    OK(rename("f", "g"));
+    mark(old, 3);
+    mark(now, 4);
+    expect_mark(stat_of("g"), 4);
+    struct stat st;
+    OK(fstat(old, &st));
+    EXPECT_EQ(st.st_nlink, 0);
+    expect_mark(st, 3);
+}
+CASE(set_of_a_file_made_anew) {
+    for (int n = 0; n < 8; ++n) {
+        int fd = make("f");
+        mark(fd, n);
+        expect_mark(stat_of("f"), n);
+        OK(close(fd));
+        OK(unlink("f"));
+        OK(symlink("nowhere", "f"));
+        FAILS(chmod("f", 0644), ENOENT);
+        OK(unlink("f"));
+    }
+}
+CASE(set_by_either_name_of_a_new_file) {
+    int fd = make("f");
+    OK(link("f", "g"));
+    EXPECT_EQ(stat_of("f").st_nlink, 2);
+    OK(chmod("g", 0640));
+    EXPECT_EQ(stat_of("f").st_mode & 07777, 0640);
+    OK(unlink("f"));
+    mark(fd, 6);
+    expect_mark(stat_of("g"), 6);
+    EXPECT_EQ(stat_of("g").st_nlink, 1);
+}
+CASE(set_below_a_directory_that_moves) {
+    OK(mkdir("a", 0755));
+    int first = make("a/f");
+    OK(rename("a", "b"));
+    OK(mkdir("a", 0755));
+    int second = make("a/f");
+    mark(first, 1);
+    mark(second, 2);
+    expect_mark(stat_of("b/f"), 1);
+    expect_mark(stat_of("a/f"), 2);
+}
+CASE(directories_are_synced_under_their_names) {
+    OK(mkdir("a", 0755));
+    int a = OK(open("a", O_RDONLY | O_DIRECTORY));
+    OK(fsync(a));
+    OK(rename("a", "b"));
+    OK(fdatasync(a));
+    OK(mkdir("a", 0755));
+    OK(fsync(OK(open("a", O_RDONLY | O_DIRECTORY))));
+    OK(rmdir("b"));
+    OK(fsync(a));
+}
