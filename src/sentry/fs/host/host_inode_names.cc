@@ -11,17 +11,6 @@ namespace casemate::sentry {
 using fileserver::Op;
 using fileserver::Request;
 
-namespace {
-
-Request request_of(Op op, fileserver::NodeId node) {
-    Request request;
-    request.op = static_cast<uint16_t>(op);
-    request.node = node;
-    return request;
-}
-
-}  // namespace
-
 SysResult<Ref<Inode>> HostInode::create(std::string_view name, const NewInode& properties) {
     if (host().read_only()) return Errno(EROFS);
     Address address = TRY(address_of(name));
@@ -223,6 +212,78 @@ SysResult<void> HostInode::rename(std::string_view name, Inode& source, Inode& n
     place(moved, directory, new_name);
     if (exchange) place(*replaced, *this, name);
     return {};
+}
+
+// --- What that changes of what is known ---
+
+void HostInode::name_added(std::string_view name, HostInode& child) {
+    Names::Entry entry;
+    entry.type = static_cast<uint8_t>((child.mode() & S_IFMT) >> 12);
+    entry.inode = child.key_.inode;
+    std::lock_guard lock(mutex_);
+    attributes_known_ = false;
+    if (!names_) return;
+    ++names_->version;
+    (void)names_->take_hint(name);
+    names_->ahead.forget(name);
+    if (!names_->complete) return;
+    names_->entries.insert_or_assign(std::string(name), entry);
+    names_->listing.reset();
+}
+
+void HostInode::name_removed(std::string_view name) {
+    std::lock_guard lock(mutex_);
+    attributes_known_ = false;
+    if (!names_) return;
+    ++names_->version;
+    (void)names_->take_hint(name);
+    names_->ahead.forget(name);
+    auto found = names_->entries.find(name);
+    if (found != names_->entries.end()) names_->entries.erase(found);
+    names_->listing.reset();
+}
+
+void HostInode::take_own(const HostFiles::Answer& answer) {
+    const fileserver::Attributes& own = answer.reply.parent;
+    std::lock_guard lock(mutex_);
+    if (own.inode == key_.inode && own.device == key_.device && posted_ < answer.number) {
+        take_attributes(own);
+        posted_ = 0;
+    }
+}
+
+void HostInode::lost_name(fileserver::NodeId node, bool whole) {
+    Ref<HostInode> old_parent;
+    bool gone;
+    {
+        std::lock_guard lock(mutex_);
+        gone = attributes_.links <= 1 || S_ISDIR(attributes_.mode);
+        if (attributes_.links > 0) attributes_.links = S_ISDIR(attributes_.mode) ? 0 : attributes_.links - 1;
+        attributes_known_ = attributes_known_ && gone;
+        was_written();
+    }
+    Ref<HostInode> pin;
+    std::lock_guard lock(host().mutex_);
+    uint32_t type = mode() & S_IFMT;
+    if (type == S_IFIFO || type == S_IFSOCK || type == S_IFCHR)
+        for (Ref<HostInode>& one : host().pinned_)
+            if (one.get() == this) {
+                pin = std::move(one);
+                one = std::move(host().pinned_.back());
+                host().pinned_.pop_back();
+                break;
+            }
+    if (whole) lost_ = true;
+    if (node != 0) {
+        if (node_ == 0)
+            node_ = node;
+        else
+            host().client().forget(node);
+    }
+    if (gone && in_table_) {
+        in_table_ = false;
+        host().inodes_.erase(key_);
+    }
 }
 
 SysResult<void> HostInode::sync_names() {

@@ -1,4 +1,4 @@
-// What a HostInode that is a directory knows of its names. Private to fs/host.
+// What a HostInode that is a directory knows of its names, and how it asks. Private to fs/host.
 #pragma once
 
 #include <string>
@@ -8,6 +8,13 @@
 #include "sentry/fs/host/host_fs.h"
 
 namespace casemate::sentry {
+
+inline fileserver::Request request_of(fileserver::Op op, fileserver::NodeId node) {
+    fileserver::Request request;
+    request.op = static_cast<uint16_t>(op);
+    request.node = node;
+    return request;
+}
 
 struct HostInode::Names {
     struct Entry {
