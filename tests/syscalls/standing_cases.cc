@@ -1,5 +1,6 @@
-// A stream that was read until it was empty, so often that a kernel may say so beforehand: it must not say so once
-// there is something to read, or once the descriptor means something else.
+// A stream that was read until it was empty, or a file whose end was gone to, so often that a kernel may say so
+// beforehand: it must not say so once there is something to read, the file is longer or shorter, its position
+// elsewhere, or once the descriptor means something else.
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -12,6 +13,7 @@
 #include <sys/socket.h>
 
 #include <cstddef>
+#include <cstring>
 
 #include "case.h"
 
@@ -296,4 +298,121 @@ CASE(a_filter_that_came_late_is_asked) {
             char byte;
             for (int i = 0; i < kOften; ++i) FAILS(way.read(pair.reader, &byte, 1), EXDEV);
         });
+}
+
+namespace {
+
+void expect_end(int fd, off_t end) {
+    for (int i = 0; i < kOften; ++i) EXPECT_EQ(lseek(fd, 0, SEEK_END), end);
+}
+int file_of(const char* path, const char* content) {
+    const int fd = OK(open(path, O_RDWR | O_CREAT | O_TRUNC, 0644));
+    EXPECT_EQ(write(fd, content, strlen(content)), strlen(content));
+    return fd;
+}
+
+}  // namespace
+
+CASE(the_end_of_a_file_moves) {
+    const int fd = file_of("f", "12345"), other = OK(open("f", O_RDWR | O_APPEND));
+    expect_end(fd, 5);
+    for (off_t size = 5; size < 50; ++size) {
+        EXPECT_EQ(lseek(fd, 0, SEEK_END), size);
+        if (size % 3 == 0) send_byte(fd, 'a');
+        if (size % 3 == 1) send_byte(other, 'b');
+        if (size % 3 == 2) EXPECT_EQ(pwrite(other, "c", 1, size), 1);
+        EXPECT_EQ(lseek(fd, 0, SEEK_END), size + 1);
+        EXPECT_EQ(lseek(fd, 0, SEEK_END), size + 1);
+    }
+    expect_end(fd, 50);
+    OK(ftruncate(other, 7));
+    EXPECT_EQ(lseek(fd, 0, SEEK_END), 7);
+    expect_end(fd, 7);
+    OK(truncate("f", 9));
+    EXPECT_EQ(lseek(fd, 0, SEEK_END), 9);
+    expect_end(fd, 9);
+    close(OK(open("f", O_WRONLY | O_TRUNC)));
+    EXPECT_EQ(lseek(fd, 0, SEEK_END), 0);
+    expect_end(fd, 0);
+    in_child([&] { send_byte(other, 'd'); });
+    EXPECT_EQ(lseek(fd, 0, SEEK_END), 1);
+}
+
+CASE(the_position_is_at_the_end) {
+    const int fd = file_of("f", "12345"), twin = OK(dup(fd));
+    char byte = 0;
+    for (int fd_moved : {fd, twin}) {
+        expect_end(fd, 5);
+        EXPECT_EQ(lseek(fd, 0, SEEK_CUR), 5);
+        EXPECT_EQ(read(fd, &byte, 1), 0);
+        EXPECT_EQ(lseek(fd_moved, 1, SEEK_SET), 1);
+        EXPECT_EQ(lseek(fd, 0, SEEK_END), 5);
+        EXPECT_EQ(lseek(fd_moved, 0, SEEK_CUR), 5);
+        EXPECT_EQ(lseek(fd_moved, -2, SEEK_END), 3);
+        EXPECT_EQ(read(fd, &byte, 1), 1);
+        EXPECT_EQ(byte, '4');
+        expect_end(fd, 5);
+        in_child([&] { EXPECT_EQ(lseek(fd_moved, 2, SEEK_SET), 2); });
+        EXPECT_EQ(read(fd, &byte, 1), 1);
+        EXPECT_EQ(byte, '3');
+    }
+    expect_end(fd, 5);
+    send_byte(fd, '6');
+    EXPECT_EQ(pread(fd, &byte, 1, 5), 1);
+    EXPECT_EQ(byte, '6');
+    // Other seeks with it are others.
+    expect_end(fd, 6);
+    EXPECT_EQ(lseek(fd, 1, SEEK_END), 7);
+    expect_end(fd, 6);
+    EXPECT_EQ(lseek(fd, 0, SEEK_SET), 0);
+    expect_end(fd, 6);
+    FAILS(lseek(fd, 0, 77), EINVAL);
+    FAILS(lseek(fd, -7, SEEK_END), EINVAL);
+    EXPECT_EQ(lseek(fd, 0, SEEK_CUR), 6);
+}
+
+CASE(a_files_number_comes_to_mean_something_else) {
+    const int fd = file_of("f", "12345"), other = file_of("g", "123");
+    expect_end(fd, 5);
+    OK(dup2(other, fd));
+    EXPECT_EQ(lseek(fd, 0, SEEK_END), 3);
+    expect_end(fd, 3);
+    close(fd);
+    FAILS(lseek(fd, 0, SEEK_END), EBADF);
+    int ends[2];
+    OK(pipe(ends));
+    EXPECT_EQ(ends[0], fd);
+    FAILS(lseek(fd, 0, SEEK_END), ESPIPE);
+    expect_end(other, 3);
+    FAILS(lseek(other + 8, 0, SEEK_END), EBADF);
+    FAILS(lseek(other + (1 << 15), 0, SEEK_END), EBADF);
+}
+
+CASE(two_lengthen_a_file_and_go_to_its_end) {
+    // Who has been told that something was written sees it.
+    const int fd = file_of("f", "");
+    int turns[2][2];
+    OK(pipe(turns[0]));
+    OK(pipe(turns[1]));
+    constexpr int kTurns = 1'000;
+    auto take_turns = [&](int in, int out) {
+        const int own = OK(open("f", O_RDWR));
+        char turn;
+        off_t end = 0;
+        for (int i = 0; i < kTurns; ++i) {
+            EXPECT_EQ(OK(read(in, &turn, 1)), 1);
+            const off_t now = OK(lseek(own, 0, SEEK_END));
+            EXPECT(i == 0 || now == end + 1);
+            for (int known : {own, own, fd, fd}) EXPECT_EQ(lseek(known, 0, SEEK_END), now);
+            EXPECT_EQ(pwrite(own, "x", 1, now), 1);
+            end = now + 1;
+            for (int known : {own, own, fd, fd}) EXPECT_EQ(lseek(known, 0, SEEK_END), end);
+            send_byte(out, 't');
+        }
+    };
+    const pid_t pid = child([&] { take_turns(turns[0][0], turns[1][1]); });
+    send_byte(turns[0][1], 't');
+    take_turns(turns[1][0], turns[0][1]);
+    EXPECT_EXIT(pid, 0);
+    EXPECT_EQ(lseek(fd, 0, SEEK_END), 2 * kTurns);
 }

@@ -1,6 +1,7 @@
 #include "sentry/kernel/standing_answers.h"
 
 #include <sys/epoll.h>
+#include <sys/syscall.h>
 
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/seccomp.h"
@@ -14,13 +15,14 @@ constexpr uint32_t kOutgoing = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND;
 constexpr uint32_t kIncoming = EPOLLIN | EPOLLRDNORM | EPOLLRDBAND | EPOLLPRI | EPOLLERR | EPOLLHUP | EPOLLRDHUP;
 }  // namespace
 
-StandingAnswers::Entry::Entry(Ref<SocketWaiters> keep, uint64_t number, int fd, StandingPlace place)
-    : Waiter(kIncoming | kDescriptorChanged), keep_(std::move(keep)), number_(number), fd_(fd), place_(place) {
-    keep_->queue.add_first(*this);
+StandingAnswers::Entry::Entry(Ref<RefCounted> keep, WaitQueue& queue, uint32_t events, uint64_t number, int fd,
+                              StandingPlace place)
+    : Waiter(events), keep_(std::move(keep)), queue_(queue), number_(number), fd_(fd), place_(place) {
+    queue_.add_first(*this);
 }
 
 StandingAnswers::Entry::~Entry() {
-    keep_->queue.remove(*this);
+    queue_.remove(*this);
     take_down();
 }
 
@@ -34,27 +36,49 @@ void StandingAnswers::drop() {
     known_ = false;
 }
 
-// Looked at when the answer is up: what changes from here on takes it down.
-bool StandingAnswers::stands(Task& task, uint64_t number, int fd, File& file, Socket& socket) {
-    if ((socket.poll_events() & ~kOutgoing) != 0 || !file.nonblocking()) return false;
+bool StandingAnswers::may_stand(Task& task, uint64_t number, int fd, File& file) {
     auto named = task.files().get(fd);
     return named.ok() && named->get() == &file && !task.kernel().watched() && !is_traced(task) &&
            always_allowed(task, number);
 }
 
+// Looked at when the answer is up: what changes from here on takes it down.
+bool StandingAnswers::stands(Task& task, uint64_t number, int fd, File& file, Socket& socket) {
+    return (socket.poll_events() & ~kOutgoing) == 0 && file.nonblocking() && may_stand(task, number, fd, file);
+}
+
 void StandingAnswers::put_up(Task& task, uint64_t number, int fd, File& file, Socket& socket, bool nothing) {
     std::unique_ptr<Entry>& entry = entries_[static_cast<uint32_t>(fd) % kEntries];
-    if (!entry || !entry->is(*socket.waiters(), number, fd)) {
+    if (!entry || !entry->is(socket.waiters().get(), number, fd)) {
         if (!nothing || !file.nonblocking() || !socket.tells_at_once()) return;
         entry.reset();
         const StandingPlace place =
             task.app().place_for({static_cast<uint32_t>(number), static_cast<uint32_t>(fd), -EAGAIN});
         if (place.word == nullptr) return;
-        entry = std::make_unique<Entry>(socket.waiters(), number, fd, place);
+        entry = std::make_unique<Entry>(socket.waiters(), socket.waiters()->queue, kIncoming | kDescriptorChanged,
+                                        number, fd, place);
         known_ = true;
     }
     entry->put_up();
     if (!stands(task, number, fd, file, socket)) entry->take_down();
+}
+
+void StandingAnswers::put_up_end(Task& task, int fd, File& file, int64_t end) {
+    const Seek seek = std::exchange(seek_, {});
+    Seen& seen = seen_[static_cast<uint32_t>(fd) % kEntries];
+    const bool again = seen.end == seek.end.get() && seen.version == seek.version && seen.fd == fd;
+    seen = {seek.end.get(), seek.version, fd};
+    if (!again) return;
+    const StandingPlace place = task.app().place_for({SYS_lseek, static_cast<uint32_t>(fd), end});
+    if (place.word == nullptr) return;
+    std::unique_ptr<Entry>& entry = entries_[static_cast<uint32_t>(fd) % kEntries];
+    if (!entry || !entry->is(seek.end.get(), SYS_lseek, fd) || !entry->says(place.value)) {
+        entry.reset();
+        entry = std::make_unique<Entry>(seek.end, seek.end->queue, ~0u, SYS_lseek, fd, place);
+        known_ = true;
+    }
+    entry->put_up();
+    if (seek.end->version() != seek.version || !may_stand(task, SYS_lseek, fd, file)) entry->take_down();
 }
 
 }  // namespace casemate::sentry

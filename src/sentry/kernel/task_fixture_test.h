@@ -64,6 +64,7 @@ class TaskFixture : public testing::Test {
         request.new_init = kernel_->tasks().root_space->init == nullptr;
         Ref<Task> task = MUST(TaskBuilder::create_process(*kernel_, request));
         task->memory_ = MUST(AddressSpace::create(platform_, *memory_));
+        task->app_ = std::make_unique<EmptyThread>();
         return task;
     }
     void TearDown() override {
@@ -116,6 +117,9 @@ class TaskFixture : public testing::Test {
         MUST(task_->memory().copy_in(from, text.data(), size));
         return text;
     }
+
+    // What the task's application is told about a descriptor without a stop.
+    std::optional<int64_t> standing(int fd) { return static_cast<EmptyThread&>(task_->app()).standing(fd); }
 
     static constexpr size_t kArena = 1 << 20;
     EmptyPlatform platform_;

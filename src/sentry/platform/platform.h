@@ -87,9 +87,9 @@ struct CallFact {
 };
 
 // A call that has the same result as long as nothing changes that it asks for: made again with this number and
-// descriptor, as a read of at least a byte, without flags.
+// descriptor, as a read of at least a byte, without flags, or as a seek to the very end.
 struct StandingAnswer {
-    uint32_t nr = 0;  // SYS_read, SYS_recvfrom
+    uint32_t nr = 0;  // SYS_read, SYS_recvfrom, SYS_lseek
     uint32_t fd = 0;
     int64_t result = 0;
 };

@@ -116,7 +116,12 @@ SysResult<int64_t> sys_pwritev2(Task& task, const SyscallArgs& args) { return do
 
 SysResult<int64_t> sys_lseek(Task& task, const SyscallArgs& args) {
     Ref<File> file = TRY(task.files().get(args.fd(0)));
-    return file->seek(task, args.i64(1), args.i32(2));
+    if (args.i32(2) != SEEK_END || args.i64(1) != 0) return file->seek(task, args.i64(1), args.i32(2));
+    StandingAnswers& standing = task.parts().standing_answers;
+    standing.begin_seek();
+    const int64_t end = TRY(file->seek(task, 0, SEEK_END));
+    standing.after_seek(task, args.fd(0), *file, end);
+    return end;
 }
 
 SysResult<int64_t> do_sync_file(Task& task, int fd, bool data_only) {

@@ -11,6 +11,7 @@
 #include "base/checked.h"
 #include "base/scope_exit.h"
 #include "sentry/kernel/task.h"
+#include "sentry/kernel/task_parts.h"
 #include "sentry/mm/address_space.h"
 
 namespace casemate::sentry {
@@ -286,7 +287,17 @@ SysResult<size_t> HostFile::write_at(Task&, IoBuffer& from, int64_t& offset, boo
     return n;
 }
 
-SysResult<int64_t> HostFile::seek(Task&, int64_t offset, int whence) {
+SysResult<int64_t> HostFile::seek(Task& task, int64_t offset, int whence) {
+    const bool to_end = whence == SEEK_END && offset == 0;
+    uint64_t version = 0;
+    Ref<FileEnd> end = to_end ? inode_->steady_end(version) : nullptr;
+    const int64_t position = TRY(seek_anywhere(offset, whence));
+    if (end) task.parts().standing_answers.stands_at(std::move(end), version);
+    if (!to_end) inode_->end_changed();
+    return position;
+}
+
+SysResult<int64_t> HostFile::seek_anywhere(int64_t offset, int whence) {
     if (whence == SEEK_DATA || whence == SEEK_HOLE) {
         // The descriptor's own position serves nobody else.
         std::lock_guard lock(position_mutex_);
@@ -333,6 +344,11 @@ SysResult<void> HostFile::allocate(Task&, int mode, int64_t offset, int64_t size
     inode_->was_cut();
     inode_->keep_mode(permissions);
     return {};
+}
+
+void HostFile::descriptor_closed(Task& task) {
+    inode_->end_changed();
+    File::descriptor_closed(task);
 }
 
 int HostFile::host_descriptor() {

@@ -19,12 +19,15 @@ class HostFile final : public File {
     bool syncs_at_once() override { return inode_->host().syncs_at_once(); }
     SysResult<void> prepare_map(Task& task, MapRequest& request) override;
     int host_descriptor() override;
+    void descriptor_closed(Task& task) override;
 
   protected:
     SysResult<size_t> read_at(Task& task, IoBuffer& into, int64_t offset) override;
     SysResult<size_t> write_at(Task& task, IoBuffer& from, int64_t& offset, bool append) override;
 
   private:
+    SysResult<int64_t> seek_anywhere(int64_t offset, int whence);
+
     const Ref<HostInode> inode_;
     const Ref<HostFd> fd_;
 };

@@ -18,6 +18,7 @@
 #include "base/unique_map.h"
 #include "sentry/fs/host/client.h"
 #include "sentry/kernel/clock.h"
+#include "sentry/kernel/file_end.h"
 #include "sentry/kernel/id_map.h"
 #include "sentry/mm/mappable.h"
 #include "sentry/vfs/inode.h"
@@ -160,7 +161,16 @@ class HostInode final : public Inode {
     // descriptor has the rest. host_window.cc.
     size_t read_mapped(IoBuffer& into, int64_t offset);
     // From now on somebody may write through a descriptor without telling.
-    void written_behind_us() { written_unseen_.store(true, std::memory_order_release); }
+    void written_behind_us() {
+        written_unseen_.store(true, std::memory_order_seq_cst);
+        end_changed();
+    }
+    // The file's end if whoever changes it says so, and its version, taken before it is looked at; null: nobody may.
+    Ref<FileEnd> steady_end(uint64_t& version);
+    // It is another one, or an open file or descriptor stands there no more.
+    void end_changed() {
+        if (FileEnd* end = end_.load(std::memory_order_seq_cst)) end->changed();
+    }
     // The host takes the set-user-id and set-group-id bits of a file that this process writes to, which has no
     // capabilities there. Whether the pod's task may keep them was decided before: they are given back.
     void keep_mode(uint32_t mode);
@@ -227,6 +237,7 @@ class HostInode final : public Inode {
     std::atomic<bool> unread_{true};           // since it was written
     std::atomic<bool> may_have_grown_{false};  // since window_end_ was asked for
     std::atomic<uint64_t> traffic_{0};         // bytes read and written
+    std::atomic<FileEnd*> end_{nullptr};       // since somebody asked for it: kept_end_
 
     // Guarded by HostFileSystem::mutex_: where it is.
     Ref<HostInode> parent_;
@@ -245,6 +256,7 @@ class HostInode final : public Inode {
     uint64_t posted_ = 0;    // the last change sent without waiting for the answer
     Ref<HostFd> read_fd_, write_fd_;
     Ref<Mappable> read_map_, write_map_;
+    Ref<FileEnd> kept_end_;
     Ref<HostWindow> window_;
     uint64_t window_end_ = 0;     // the file is at least so long; 0: ask
     uint64_t window_wanted_ = 0;  // the traffic at which a window is thought of again

@@ -341,6 +341,79 @@ TEST_F(HostTest, OthersNamesInASharedTreeAreRespected) {
     EXPECT_EQ(host.st_mode & 07777, 0644u);
 }
 
+TEST_F(HostTest, WhereAFileEndsStandsUntilSomethingChangesIt) {
+    host_write("f", "seven b");
+    host_write("g", "other");
+    attach(0);
+    boot_root(files_);
+    const int fd = static_cast<int>(open("/f", O_RDWR)), again = static_cast<int>(open("/f", O_RDWR));
+    ASSERT_TRUE(fd >= 0 && again >= 0 && fd % 8 != again % 8);
+    auto go_to_end = [&](int64_t size) {
+        for (int i = 0; i < 3; ++i) EXPECT_EQ(call(SYS_lseek, fd, 0, SEEK_END), size);
+        EXPECT_EQ(standing(fd), size);
+    };
+    GuestAddr text = put("0123456789");
+    EXPECT_EQ(call(SYS_lseek, fd, 0, SEEK_END), 7);
+    EXPECT_FALSE(standing(fd));  // once is not often
+    go_to_end(7);
+    EXPECT_FALSE(standing(again));
+    // What changes neither the end nor a position leaves it.
+    EXPECT_EQ(call(SYS_pread64, fd, room(8), 4, 0), 4);
+    EXPECT_EQ(call(SYS_read, fd, room(8), 4), 0);
+    EXPECT_EQ(call(SYS_read, again, room(8), 4), 4);
+    EXPECT_EQ(standing(fd), 7);
+    EXPECT_EQ(call(SYS_write, fd, text, 1), 1);
+    EXPECT_FALSE(standing(fd));
+    go_to_end(8);
+    EXPECT_EQ(call(SYS_pwrite64, again, text, 2, 8), 2);
+    EXPECT_FALSE(standing(fd));
+    go_to_end(10);
+    EXPECT_EQ(call(SYS_ftruncate, again, 5), 0);
+    EXPECT_FALSE(standing(fd));
+    go_to_end(5);
+    EXPECT_EQ(call(SYS_truncate, "/f", 6), 0);
+    EXPECT_FALSE(standing(fd));
+    go_to_end(6);
+    EXPECT_EQ(call(SYS_fallocate, again, 0, 0, 9), 0);
+    EXPECT_FALSE(standing(fd));
+    go_to_end(9);
+    // The position is the file's, not the descriptor's.
+    const int twin = static_cast<int>(call(SYS_dup, fd));
+    ASSERT_GE(twin, 0);
+    for (auto [offset, whence] : {std::pair{1, SEEK_SET}, {-1, SEEK_CUR}, {-2, SEEK_END}, {0, SEEK_DATA}}) {
+        EXPECT_GE(call(SYS_lseek, twin, offset, whence), 0);
+        EXPECT_FALSE(standing(fd));
+        go_to_end(9);
+    }
+    // The descriptor comes to mean another file, or none.
+    const int other = static_cast<int>(open("/g", O_RDWR));
+    EXPECT_EQ(call(SYS_dup2, other, fd), fd);
+    EXPECT_FALSE(standing(fd));
+    go_to_end(5);
+    EXPECT_EQ(call(SYS_close, fd), 0);
+    EXPECT_FALSE(standing(fd));
+    EXPECT_EQ(call(SYS_lseek, fd, 0, SEEK_END), -EBADF);
+    EXPECT_EQ(call(SYS_dup2, twin, fd), fd);
+    go_to_end(9);
+    // Who maps it to write to, or lets the host copy into it, does so unseen.
+    ASSERT_GE(call(SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, again, 0), 0);
+    EXPECT_FALSE(standing(fd));
+    for (int i = 0; i < 3; ++i) EXPECT_EQ(call(SYS_lseek, fd, 0, SEEK_END), 9);
+    EXPECT_FALSE(standing(fd));
+}
+
+TEST_F(HostTest, WhereAFileOfASharedTreeEndsIsAskedEachTime) {
+    host_write("f", "seven b");
+    attach(fileserver::kMountShared);
+    boot_root(files_);
+    const int fd = static_cast<int>(open("/f", O_RDONLY));
+    ASSERT_GE(fd, 0);
+    for (int i = 0; i < 5; ++i) EXPECT_EQ(call(SYS_lseek, fd, 0, SEEK_END), 7);
+    EXPECT_FALSE(standing(fd));
+    host_write("f", "longer than that");
+    EXPECT_EQ(call(SYS_lseek, fd, 0, SEEK_END), 16);
+}
+
 TEST_F(HostTest, OverlayIsAWritableTree) {
     attach(fileserver::kMountReadOnly);
     Ref<TmpfsFileSystem> upper = TmpfsFileSystem::create(*memory_, TmpfsOptions{.mode = 0755});

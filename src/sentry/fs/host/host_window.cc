@@ -30,6 +30,24 @@ void HostInode::was_written(size_t bytes) {
     moved_.store(true, std::memory_order_release);
     may_have_grown_.store(true, std::memory_order_release);
     unread_.store(true, std::memory_order_release);
+    end_changed();
+}
+
+Ref<FileEnd> HostInode::steady_end(uint64_t& version) {
+    if (host().shared()) return nullptr;
+    Ref<FileEnd> end;
+    {
+        std::lock_guard lock(mutex_);
+        if (!kept_end_) {
+            kept_end_ = make_ref<FileEnd>();
+            end_.store(kept_end_.get(), std::memory_order_seq_cst);
+        }
+        end = kept_end_;
+    }
+    version = end->version();
+    // After the version: who writes unseen says so before, and changes it.
+    if (written_unseen_.load(std::memory_order_seq_cst)) return nullptr;
+    return end;
 }
 
 void HostInode::was_cut() {
@@ -40,6 +58,7 @@ void HostInode::was_cut() {
     moved_.store(true, std::memory_order_release);
     may_have_grown_.store(true, std::memory_order_release);
     unread_.store(true, std::memory_order_release);
+    end_changed();
 }
 
 Ref<HostWindow> HostInode::take_window_locked() {

@@ -185,8 +185,8 @@ uint64_t HostThread::table_entry(uint64_t table) const {
 
 StandingPlace HostThread::place_for(const StandingAnswer& answer) const {
     const uint64_t address = table_entry(STUB_STANDING);
-    const bool known = answer.nr == SYS_read || answer.nr == SYS_recvfrom;
-    if (address == 0 || !known || answer.fd >> STUB_STANDING_FD_BITS != 0) return {};
+    const bool known = answer.nr == SYS_read || answer.nr == SYS_recvfrom || answer.nr == SYS_lseek;
+    if (address == 0 || !known || !StandingWords::fits(answer.fd, answer.result)) return {};
     return {&at<StandingWords>(address).words[answer.fd & STUB_STANDING_MASK],
             StandingWords::encode(answer.nr, answer.fd, answer.result)};
 }

@@ -14,6 +14,7 @@
 #define FUTEX_WAKE 1
 #define FUTEX_WAIT_BITSET 9
 #define ETIMEDOUT 110
+#define STUB_SEEK_END 2
 #define PR_SET_PDEATHSIG 1
 #define SIGKILL 9
 #define SIGCHLD 17
@@ -328,8 +329,16 @@ casemate_stub_call_known_end:
     and $((1 << STUB_STANDING_FD_BITS) - 1), %r11d
     cmp %edi, %r11d
     jne 1f
-    // Only for what it was given: some room, at an address that could be one, and no flags (which read has not).
-    test %rdx, %rdx
+    // Only for what it was given: a seek to the very end, or some room to read into, at an address that could be one,
+    // and no flags (which read has not).
+    cmp $__NR_lseek, %eax
+    jne 3f
+    test %rsi, %rsi
+    jnz 1f
+    cmp $STUB_SEEK_END, %edx
+    jne 1f
+    jmp 2f
+3:  test %rdx, %rdx
     jz 1f
     test %rsi, %rsi
     js 1f

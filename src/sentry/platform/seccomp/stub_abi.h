@@ -189,6 +189,10 @@ constexpr uint32_t kThreadsWithFacts = (STUB_BATCH - STUB_FACTS) / sizeof(Thread
 
 // Read-only to the stub.
 struct StandingWords {
+    static constexpr bool fits(uint32_t fd, int64_t result) {
+        constexpr int64_t kEnd = int64_t{1} << (63 - STUB_STANDING_NR_BITS - STUB_STANDING_FD_BITS);
+        return fd >> STUB_STANDING_FD_BITS == 0 && result >= -kEnd && result < kEnd;
+    }
     static constexpr uint64_t encode(uint32_t nr, uint32_t fd, int64_t result) {
         return static_cast<uint64_t>(result) << (STUB_STANDING_NR_BITS + STUB_STANDING_FD_BITS) |
                uint64_t{fd} << STUB_STANDING_NR_BITS | nr;
