@@ -65,6 +65,12 @@ class CallPoller {
         return (running_.load(std::memory_order_relaxed) + cpus) / cpus;
     }
 
+    // There are applications to run for each of several CPUs.
+    bool is_crowded() const {
+        const int cpus = usable_cpus_.load(std::memory_order_relaxed);
+        return cpus > 1 && running_.load(std::memory_order_relaxed) >= cpus;
+    }
+
     bool polling() const { return awake_.load() == 1; }
     uint64_t answered() const { return answered_.load(std::memory_order_relaxed); }
 

@@ -104,6 +104,7 @@ void HostThread::send(int64_t answer) {
 Stop HostThread::wait(std::optional<int64_t> deadline) {
     Stop stop;
     seccomp_notif notification;
+    driver_.store(pthread_self(), std::memory_order_relaxed);
     if (std::exchange(late_, false)) send(0);
     if (deadline && state_ != State::kDead && !listener_.wait_until(*deadline)) {
         stop.reason = StopReason::kTimeout;
@@ -402,14 +403,17 @@ void HostThread::answer(int64_t result, WakeOn where) {
         default:
             break;
     }
-    if (where == WakeOn::kAnyCpu) listener_.set_same_cpu(false);
+    // Who answers another task's application on the way to its own next wait keeps it on this CPU only while there is
+    // nobody else to run: where many take turns, they all would end up here.
+    const bool any_cpu = where == WakeOn::kAnyCpu || (!driven_by_caller() && poller_.is_crowded());
+    if (any_cpu) listener_.set_same_cpu(false);
     if (state_ == State::kAtFrame) {
         registers_.ax = static_cast<uint64_t>(result);
         go_on();
     } else {
         send(clean_result(result));
     }
-    if (where == WakeOn::kAnyCpu) listener_.set_same_cpu(true);
+    if (any_cpu) listener_.set_same_cpu(true);
 }
 
 void HostThread::answer_and_stop(int64_t result) {

@@ -8,11 +8,11 @@
 // there by whoever has the result, without a notification.
 #pragma once
 
-#include <array>
-
 #include <linux/seccomp.h>
+#include <pthread.h>
 #include <sys/types.h>
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <memory>
@@ -101,6 +101,7 @@ class HostThread {
     // parked, or is answered.
     bool stop_parked();
     void count_running(bool runs);
+    bool driven_by_caller() const { return driver_.load(std::memory_order_relaxed) == pthread_self(); }
     void take_stop(const seccomp_notif& notification, Stop& stop);
     void take_frame(int signo, const seccomp_notif& notification, Stop& stop);
     void clear();
@@ -134,6 +135,7 @@ class HostThread {
     std::optional<int64_t> parked_until_;  // written before parked_
     bool late_ = false;                    // driver's: the application of a parked call is told at the next wait()
     std::atomic<bool> runs_{false};
+    std::atomic<pthread_t> driver_{};  // who waits for the thread's stops
     CallPoller& poller_;
     CallSites& sites_;
     std::atomic<uint64_t> facts_address_{0};
