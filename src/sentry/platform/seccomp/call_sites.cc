@@ -138,6 +138,9 @@ std::optional<CallSite> recognise_site(std::span<const std::byte> page, uint64_t
     // mov 16(%rsp), %r9 comes first.
     if (before >= 5 && matches(page, before - 5, {0x4c, 0x8b, 0x4c, 0x24, 0x10, 0x4c, 0x89, 0x5c, 0x24, 0x08}))
         return straight(before);
+    // mov 32(%rsp), %rdx comes first.
+    if (before >= 5 && matches(page, before - 5, {0x48, 0x8b, 0x54, 0x24, 0x20, 0x48, 0x8b, 0x44, 0x24, 0x08}))
+        return straight(before);
     if (end >= kSyscallSize + 3 * kMoveSize && is_move(page, syscall - kMoveSize) &&
         is_move(page, syscall - 2 * kMoveSize) && is_move(page, syscall - 3 * kMoveSize)) {
         CallSite site = straight(syscall - 2 * kMoveSize);

@@ -14,6 +14,7 @@
 //   cmpb $0, flag(%rip); je elsewhere;     read(2) in one without: the compare becomes the jump
 //     xor %eax, %eax; syscall
 //   mov %r64, %r64 three times; syscall    Go's Syscall6, which all its os and net packages call
+//   mov 8(%rsp), %rax; syscall             Go's rawSyscallNoError: getppid, getuid and the like
 //
 // REST is nothing, or some moves between registers, from the stack and of constants, xor of a register.
 //

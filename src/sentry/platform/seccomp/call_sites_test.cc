@@ -48,6 +48,8 @@ const Bytes kThreadsRead = {0x90, 0x48, 0x8b, 0x54, 0x24, 0x18, 0x48, 0x8b, 0x74
                             0x41, 0x89, 0xc0, 0x8b, 0x7c, 0x24, 0x08, 0x31, 0xc0, 0x0f, 0x05};
 // mov 16(%rsp), %r9; mov %r11, 8(%rsp); syscall
 const Bytes kMuslCancel = {0x4c, 0x8b, 0x4c, 0x24, 0x10, 0x4c, 0x89, 0x5c, 0x24, 0x08, 0x0f, 0x05};
+// mov 32(%rsp), %rdx; mov 8(%rsp), %rax; syscall
+const Bytes kGoNoError = {0x48, 0x8b, 0x54, 0x24, 0x20, 0x48, 0x8b, 0x44, 0x24, 0x08, 0x0f, 0x05};
 
 // mov %rsi, %r10; mov %rdi, %rdx; mov %rcx, %rsi; mov %rbx, %rdi; syscall
 const Bytes kMoves = {0x49, 0x89, 0xf2, 0x48, 0x89, 0xfa, 0x48, 0x89, 0xce, 0x48, 0x89, 0xdf, 0x0f, 0x05};
@@ -68,7 +70,11 @@ TEST_F(CallSitesTest, KnowsTheForms) {
     struct {
         const Bytes& code;
         uint64_t number, size;
-    } const others[] = {{kFutexWake, 202, 11}, {kThreadsSend, 44, 11}, {kThreadsRead, 0, 16}, {kMuslCancel, 7, 7}};
+    } const others[] = {{kFutexWake, 202, 11},
+                        {kThreadsSend, 44, 11},
+                        {kThreadsRead, 0, 16},
+                        {kMuslCancel, 7, 7},
+                        {kGoNoError, 110, 7}};
     for (const auto& other : others) {
         site = recognise(place(other.code), other.number);
         ASSERT_TRUE(site) << other.number;
@@ -262,6 +268,8 @@ TEST_F(CallSitesTest, ThunksDoWhatTheyReplace) {
     EXPECT_EQ(answer.behind, address + 0x100);
     answer = go(kSyscall2, 39);
     EXPECT_EQ(answer.number, 39u);
+    EXPECT_EQ(answer.behind, address + 0x100);
+    answer = go(kGoNoError, 110);  // the number is whatever lies on the stack
     EXPECT_EQ(answer.behind, address + 0x100);
     // read(2): the flag says whether the branch is taken; what it leads to is a `ret` with another answer.
     Bytes read = kRead;
