@@ -66,6 +66,22 @@ class MonitorStream {
     char buffer_[16 << 10];
 };
 
+// As large as the largest message so far: few are large, and a buffer for the largest that may come is not for nothing.
+class GrowingBuffer {
+  public:
+    char* at_least(size_t size) {
+        if (size > size_) {
+            data_ = std::make_unique_for_overwrite<char[]>(size);
+            size_ = size;
+        }
+        return data_.get();
+    }
+
+  private:
+    std::unique_ptr<char[]> data_;
+    size_t size_ = 0;
+};
+
 SysResult<void> send_all(int socket, fuse_out_header header, const char* body, size_t size) {
     iovec parts[2] = {{&header, sizeof(header)}, {const_cast<char*>(body), size}};
     msghdr message{};
@@ -117,9 +133,7 @@ SysResult<GuestData> receive_guest_data(int socket) {
 }
 
 SysResult<void> serve_fuse_link(FuseDirectory& directory, int socket, const GuestData& memory) {
-    // Touched only as far as messages go.
-    auto arguments = std::make_unique_for_overwrite<char[]>(virtio::kFuseLinkMaxState);
-    auto reply = std::make_unique_for_overwrite<char[]>(kMaxReply);
+    GrowingBuffer arguments_buffer, reply_buffer;
     auto stream = std::make_unique<MonitorStream>(socket);
     std::vector<virtio::FuseLinkSegment> segments;
     while (true) {
@@ -138,8 +152,9 @@ SysResult<void> serve_fuse_link(FuseDirectory& directory, int socket, const Gues
             elsewhere = size - sizeof(fuse_write_in);
             size = sizeof(fuse_write_in);
         }
-        if (size > 0 && !TRY(stream->read(arguments.get(), size))) return Errno(EPROTO);
-        virtio::ChainBuffer in(arguments.get(), size);
+        char* arguments = arguments_buffer.at_least(size);
+        if (size > 0 && !TRY(stream->read(arguments, size))) return Errno(EPROTO);
+        virtio::ChainBuffer in(arguments, size);
         if (request.segments > 0) {
             segments.resize(request.segments);
             if (!TRY(stream->read(segments.data(), segments.size() * sizeof(segments[0])))) return Errno(EPROTO);
@@ -165,13 +180,15 @@ SysResult<void> serve_fuse_link(FuseDirectory& directory, int socket, const Gues
             continue;
         }
         if (header.opcode == virtio::kFuseLinkRestore) {
-            virtio::StateReader reader(std::string_view(arguments.get(), size));
+            virtio::StateReader reader(std::string_view(arguments, size));
             auto restored = directory.restore(reader);
             if (!restored.ok()) answer.error = -restored.error().value;
             TRY(send_all(socket, answer, nullptr, 0));
             continue;
         }
-        virtio::ChainBuffer out(reply.get(), std::min<size_t>(request.room, kMaxReply));
+        size_t room = std::min<size_t>(request.room, kMaxReply);
+        char* reply = reply_buffer.at_least(room);
+        virtio::ChainBuffer out(reply, room);
         auto served = directory.serve(header, in, out);
         if (header.opcode == FUSE_FORGET || header.opcode == FUSE_BATCH_FORGET || header.opcode == FUSE_INTERRUPT)
             continue;
@@ -179,7 +196,7 @@ SysResult<void> serve_fuse_link(FuseDirectory& directory, int socket, const Gues
             answer.len += *served;
         else
             answer.error = -served.error().value;
-        TRY(send_all(socket, answer, reply.get(), served.ok() ? *served : 0));
+        TRY(send_all(socket, answer, reply, served.ok() ? *served : 0));
     }
 }
 

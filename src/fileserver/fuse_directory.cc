@@ -289,6 +289,10 @@ SysResult<fuse_entry_out> FuseDirectory::enter(int parent, const std::string& na
     TRY(check_component(name));
     UniqueFd fd = TRY(open_beneath(parent, name, O_PATH | O_NOFOLLOW));
     Attributes attributes = TRY(read_attributes(fd.get()));
+    return enter(std::move(fd), attributes);
+}
+
+SysResult<fuse_entry_out> FuseDirectory::enter(UniqueFd fd, const Attributes& attributes) {
     fuse_entry_out entry{};
     entry.nodeid = TRY(add_node(std::move(fd), attributes));
     entry.entry_valid = entry.attr_valid = options_.cache_seconds;
@@ -310,15 +314,20 @@ SysResult<fuse_entry_out> FuseDirectory::enter_new(uint64_t parent_id, const std
         else if (header.gid != gid && header.uid != 0)
             mode &= ~uint32_t{S_ISGID};  // CVE-2022-0358: no group's rights for who is not in it
     }
+    bool changed = false;
     if (attributes.uid != header.uid || attributes.gid != gid) {
+        changed = true;
         // Without the right to give files away they are all the server's.
         if (::fchownat(fd.get(), "", header.uid, gid, AT_EMPTY_PATH) != 0 && !(errno == EPERM && !as_host_root_))
             return last_errno();
     }
-    if (!S_ISLNK(attributes.mode) && (attributes.mode & kPermissionBits) != (mode & kPermissionBits))
+    if (!S_ISLNK(attributes.mode) && (attributes.mode & kPermissionBits) != (mode & kPermissionBits)) {
+        changed = true;
         if (::fchmodat(proc_self_fd_.get(), std::to_string(fd.get()).c_str(), mode & kPermissionBits, 0) != 0)
             return last_errno();
-    return enter(parent, name);
+    }
+    if (changed) attributes = TRY(read_attributes(fd.get()));
+    return enter(std::move(fd), attributes);
 }
 
 SysResult<uint32_t> FuseDirectory::look_up(const fuse_in_header& header, Buffer& in, Buffer& out) {

@@ -73,6 +73,7 @@ class FuseDirectory final : public virtio::FuseServer {
     SysResult<uint64_t> add_handle(UniqueFd fd, uint64_t node, int flags, bool directory);
     // Looks a name up and counts it: the guest owes a FORGET.
     SysResult<fuse_entry_out> enter(int parent, const std::string& name);
+    SysResult<fuse_entry_out> enter(UniqueFd fd, const Attributes& attributes);
     // The same for what was just made, with the owner and mode that it should have.
     SysResult<fuse_entry_out> enter_new(uint64_t parent, const std::string& name, const fuse_in_header& header,
                                         uint32_t mode);

@@ -53,8 +53,11 @@ SysResult<uint32_t> FuseDirectory::create_file(const fuse_in_header& header, Buf
     if (handles_.size() >= options_.max_handles) return Errno(ENFILE);
     int parent = TRY(node_fd(header.nodeid));
     int flags = static_cast<int>(arguments.flags) & kOpenFlags;
-    int fd = ::openat(parent, names[0].c_str(),
-                      (flags & ~O_TRUNC) | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY, 0600);
+    // Nobody else's before it has its owner.
+    bool own = as_host_root_ && header.uid == 0 && header.gid == 0;
+    int fd =
+        ::openat(parent, names[0].c_str(), (flags & ~O_TRUNC) | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY,
+                 own ? arguments.mode & 0777 : 0600);
     UniqueFd opened(fd);
     if (fd >= 0) {
         reply.entry = TRY(enter_new(header.nodeid, names[0], header, arguments.mode));

@@ -74,6 +74,12 @@ class EventLoop {
     void run_once(std::chrono::nanoseconds timeout);
     void quit(int code = 0);  // any thread
 
+    // For a loop around this one: readable when there is something to do, but for what is due at a time.
+    int fd() const { return epoll_.get(); }
+    bool quitting() const { return quit_.load(); }
+    // Until something is due, at most `timeout` (negative: without end; so is the answer if nothing ever is).
+    std::chrono::nanoseconds time_to_next(std::chrono::nanoseconds timeout) const;
+
   private:
     struct Watch {
         uint32_t generation = 0;
@@ -88,7 +94,6 @@ class EventLoop {
     void run_deferred();
     void run_timers();
     void read_signals();
-    std::chrono::nanoseconds time_to_next(std::chrono::nanoseconds timeout) const;
 
     UniqueFd epoll_;
     UniqueFd wake_;

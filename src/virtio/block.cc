@@ -107,7 +107,7 @@ void BlockDevice::on_notify(uint16_t) {
         }
         Slot& slot = slots_[chain_.head()];
         CHECK(!slot.busy);  // the queue lets no head in twice
-        slot.busy = true;
+        slot.busy = slot.used = true;
         std::swap(slot.chain, chain_);
         begin(slot);
     }
@@ -229,7 +229,8 @@ void BlockDevice::finish(Slot& slot, uint8_t status) {
 
 void BlockDevice::on_reset() {
     io_->drain();
-    for (Slot& slot : slots_) slot = Slot();
+    for (Slot& slot : slots_)
+        if (slot.used) slot = Slot();
 }
 
 void BlockDevice::on_quiesce() {

@@ -57,6 +57,7 @@ class BlockDevice final : public Device {
         uint64_t left = 0;     // bytes still to come
         uint32_t written = 0;  // into guest memory, without the status
         bool busy = false;
+        bool used = false;  // since the last reset
     };
 
     BlockDevice(DeviceLoop& loop, UniqueFd file, uint64_t capacity, Options options);

@@ -58,7 +58,8 @@ void FsDevice::on_activate() { handler_.forget_all(); }
 
 void FsDevice::on_reset() {
     handler_.forget_all();
-    for (Slot& slot : slots_) slot = Slot();
+    for (Slot& slot : slots_)
+        if (slot.used) slot = Slot();
 }
 
 void FsDevice::on_quiesce() {
@@ -110,7 +111,7 @@ void FsDevice::handle(uint16_t index) {
     CHECK(!slot.busy);  // the queue lets no head in twice
     std::swap(slot.chain, chain_);
     slot.unique = header.unique;
-    slot.busy = true;
+    slot.busy = slot.used = true;
     slot.chain.writable.skip(sizeof(fuse_out_header));
     handler_.start(number, header, slot.chain.readable, slot.chain.writable);
 }

@@ -46,6 +46,7 @@ class FsDevice final : public Device {
         Chain chain;
         uint64_t unique = 0;
         bool busy = false;
+        bool used = false;  // since the last reset
     };
 
     FsDevice(DeviceLoop& loop, const std::string& tag, FuseHandler& handler);

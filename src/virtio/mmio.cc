@@ -36,10 +36,9 @@ SysResult<std::unique_ptr<MmioTransport>> MmioTransport::create(Device& device, 
         UniqueFd bell = TRY(linux::create_eventfd());
         int fd = bell.get();
         made->doorbells_.push_back(std::move(bell));
-        made->watches_.push_back(TRY(loop.watch(device.mutex(), fd, EPOLLIN, [&device, fd, i](uint32_t) {
-            linux::drain_eventfd(fd);
-            device.notify(i);
-        })));
+        // Each ring is an edge of its own, so the counter need not be read.
+        made->watches_.push_back(
+            TRY(loop.watch(device.mutex(), fd, EPOLLIN | EPOLLET, [&device, i](uint32_t) { device.notify(i); })));
     }
     return made;
 }
@@ -50,14 +49,29 @@ MmioTransport::~MmioTransport() {
     device_.reset();  // it must not keep the Interrupt
 }
 
-void MmioTransport::signal_queue(uint16_t) {
-    interrupt_status_ |= VIRTIO_MMIO_INT_VRING;
+void MmioTransport::signal_queue(uint16_t) { interrupt(VIRTIO_MMIO_INT_VRING); }
+
+void MmioTransport::signal_config() { interrupt(VIRTIO_MMIO_INT_CONFIG); }
+
+void MmioTransport::interrupt(uint32_t bits) {
+    uint32_t old = interrupt_status_;
+    while (!interrupt_status_.compare_exchange_weak(old, (old | bits) & ~(bits << kShown))) {
+    }
     line_.raise();
 }
 
-void MmioTransport::signal_config() {
-    interrupt_status_ |= VIRTIO_MMIO_INT_CONFIG;
-    line_.raise();
+uint32_t MmioTransport::show_interrupts() {
+    uint32_t old = interrupt_status_;
+    while (!interrupt_status_.compare_exchange_weak(old, old | (old & kInterrupts) << kShown)) {
+    }
+    return old & kInterrupts;
+}
+
+void MmioTransport::acknowledge(uint32_t bits) {
+    uint32_t old = interrupt_status_, taken;
+    do {
+        taken = bits & old >> kShown & kInterrupts;
+    } while (!interrupt_status_.compare_exchange_weak(old, old & ~(taken | taken << kShown)));
 }
 
 void MmioTransport::needs_reset(const char* why) {
@@ -79,7 +93,7 @@ void MmioTransport::read(uint64_t offset, std::span<uint8_t> into) {
     if (into.size() != 4 || at % 4 != 0) return;
     uint32_t value;
     if (at == VIRTIO_MMIO_INTERRUPT_STATUS) {
-        value = interrupt_status_;
+        value = show_interrupts();
     } else if (at == VIRTIO_MMIO_STATUS) {
         value = status_;
     } else {
@@ -103,7 +117,7 @@ void MmioTransport::write(uint64_t offset, std::span<const uint8_t> from) {
     if (at == VIRTIO_MMIO_QUEUE_NOTIFY) {
         if (value < doorbells_.size()) linux::signal_eventfd(doorbells_[value].get());
     } else if (at == VIRTIO_MMIO_INTERRUPT_ACK) {
-        interrupt_status_ &= ~value;
+        acknowledge(value);
     } else {
         std::lock_guard lock(device_.mutex());
         write_register_locked(at, value);
@@ -274,7 +288,7 @@ SysResult<void> MmioTransport::activate_locked(const std::vector<QueuePosition>*
 void MmioTransport::save(StateWriter& writer) const {
     writer.number(static_cast<uint32_t>(device_.type()));
     writer.number(status_.load());
-    writer.number(interrupt_status_.load());
+    writer.number(interrupt_status_.load() & kInterrupts);
     writer.number(device_features_select_);
     writer.number(driver_features_select_);
     writer.number(driver_features_);
@@ -300,7 +314,7 @@ SysResult<void> MmioTransport::restore(StateReader& reader) {
     std::lock_guard lock(device_.mutex());
     if (TRY(reader.number<uint32_t>()) != static_cast<uint32_t>(device_.type())) return Errno(EBADMSG);
     uint32_t status = TRY(reader.number<uint32_t>());
-    interrupt_status_ = TRY(reader.number<uint32_t>());
+    interrupt_status_ = TRY(reader.number<uint32_t>()) & kInterrupts;
     device_features_select_ = TRY(reader.number<uint32_t>());
     driver_features_select_ = TRY(reader.number<uint32_t>());
     driver_features_ = TRY(reader.number<uint64_t>());
@@ -328,7 +342,7 @@ SysResult<void> MmioTransport::restore(StateReader& reader) {
 
 void MmioTransport::resume() {
     std::lock_guard lock(device_.mutex());
-    if (interrupt_status_ != 0) line_.raise();
+    if ((interrupt_status_ & kInterrupts) != 0) line_.raise();
     device_.resume();
 }
 

@@ -33,6 +33,9 @@ class MmioTransport final : public Interrupt {
   public:
     static constexpr uint64_t kRegisterBytes = 0x1000;  // address space of one device
     static constexpr uint32_t kQueueNotify = 0x50;
+    // A write to this one may come as late as the next read of any register: who forwards it need not stop the vCPU for
+    // it. What is acknowledged is what the last read showed, so that a late one takes no newer interrupt away.
+    static constexpr uint32_t kInterruptAck = 0x64;
 
     // Borrows all three; the loop must not run callbacks any more when this is destroyed, or this is destroyed on it.
     static SysResult<std::unique_ptr<MmioTransport>> create(Device& device, DeviceLoop& loop, InterruptLine& line,
@@ -69,7 +72,13 @@ class MmioTransport final : public Interrupt {
         bool ready = false;
     };
 
+    static constexpr uint32_t kInterrupts = 3;  // the bits of the interrupt status
+    static constexpr unsigned kShown = 8;       // in interrupt_status_: those that the driver has read, shifted by that
+
     MmioTransport(Device& device, DeviceLoop& loop, InterruptLine& line, std::shared_ptr<const GuestMemory> memory);
+    void interrupt(uint32_t bits);
+    uint32_t show_interrupts();
+    void acknowledge(uint32_t bits);
     uint32_t read_register_locked(uint32_t offset);
     void write_register_locked(uint32_t offset, uint32_t value);
     void write_status_locked(uint32_t value);

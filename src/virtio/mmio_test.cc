@@ -148,6 +148,22 @@ TEST_F(MmioTest, Cve2026_5747_QueueSizeAfterActivation) {
     EXPECT_FALSE(driver.broken());
 }
 
+// KVM may tell of an acknowledgement late: what came after the driver looked stays.
+TEST_F(MmioTest, ALateAcknowledgementTakesNoNewerInterrupt) {
+    ASSERT_TRUE(driver.start());
+    Interrupt& interrupt = driver.transport();
+    interrupt.signal_queue(0);
+    EXPECT_EQ(driver.read(VIRTIO_MMIO_INTERRUPT_STATUS), 1u);
+    interrupt.signal_queue(0);
+    interrupt.signal_config();
+    driver.write(VIRTIO_MMIO_INTERRUPT_ACK, 0xffffffff);
+    EXPECT_EQ(driver.read(VIRTIO_MMIO_INTERRUPT_STATUS), 3u);
+    driver.write(VIRTIO_MMIO_INTERRUPT_ACK, 2);
+    EXPECT_EQ(driver.read(VIRTIO_MMIO_INTERRUPT_STATUS), 1u);
+    driver.write(VIRTIO_MMIO_INTERRUPT_ACK, 1);
+    EXPECT_EQ(driver.read(VIRTIO_MMIO_INTERRUPT_STATUS), 0u);
+}
+
 TEST_F(MmioTest, AQueueIsFrozenWhileReady) {
     ASSERT_TRUE(driver.negotiate(kFeatureVersion1));
     driver.write_queue(0);

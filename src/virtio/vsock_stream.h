@@ -55,8 +55,11 @@ class VsockStream {
     void count_sent(uint32_t bytes) { sent_ += bytes; }
     // Fills the sender's part of a header, which tells the guest our credit.
     void fill(VsockHeader& header);
-    // The guest knows of so little room that it should be told.
-    bool credit_is_news() const { return forwarded_ - told_ >= kBufferBytes / 4; }
+    // The guest knows of so little room that it should be told, and there is a good deal more. As Linux' own host side
+    // has it: a guest that wants to wait for more room than a quarter of the buffer has to ask.
+    bool credit_is_news() const {
+        return kBufferBytes - (received_ - told_) <= kBufferBytes / 4 && forwarded_ - told_ >= kBufferBytes / 4;
+    }
 
     // What the socket is watched for: room, and bytes if there is somewhere to put them.
     void watch(bool for_input);

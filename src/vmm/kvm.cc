@@ -133,6 +133,13 @@ SysResult<void> KvmVm::delay_port_writes(uint16_t first, uint32_t count) {
     return call(KVM_REGISTER_COALESCED_MMIO, &zone);
 }
 
+SysResult<void> KvmVm::delay_register_writes(uint64_t address, uint32_t size) {
+    kvm_coalesced_mmio_zone zone = {};
+    zone.addr = address;
+    zone.size = size;
+    return call(KVM_REGISTER_COALESCED_MMIO, &zone);
+}
+
 Result<UniqueFd> Kvm::open_device() {
     UniqueFd fd(::open("/dev/kvm", O_RDWR | O_CLOEXEC));
     if (!fd) return sys_error("open /dev/kvm");

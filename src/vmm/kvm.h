@@ -70,7 +70,7 @@ class KvmVcpu {
     // Shared with KVM; what the guest did is in here.
     kvm_run* state() const { return run_.as<kvm_run>(); }
 
-    // Where KVM keeps the writes of KvmVm::delay_port_writes(), of all vCPUs alike; nullptr if this KVM has no such
+    // Where KVM keeps the writes of KvmVm::delay_*_writes(), of all vCPUs alike; nullptr if this KVM has no such
     // place.
     DelayedWrites* delayed_writes() const;
 
@@ -120,6 +120,8 @@ class KvmVm {
     // Writes to these ports are kept by KVM until the next exit: for registers whose effect shows at the next access
     // only.
     SysResult<void> delay_port_writes(uint16_t first, uint32_t count);
+    // The same for a register in memory.
+    SysResult<void> delay_register_writes(uint64_t address, uint32_t size);
     SysResult<void> call(unsigned long request, void* argument);
     SysResult<void> call(unsigned long request, unsigned long argument = 0);
 

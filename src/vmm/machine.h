@@ -60,6 +60,8 @@ class Machine final : private ExitHandler {
     Result<void> boot(const BootFiles& files);
     // Registers and memory are somebody else's work (snapshot.cc), or a test's.
     Result<void> start();
+    // The loop's run(), for who has nothing dearer to do: devices are waited for in the first place.
+    void run();
     // Ends the guest at once, as kStopped.
     void stop();
 
@@ -99,6 +101,7 @@ class Machine final : private ExitHandler {
     };
 
     explicit Machine(linux::EventLoop& loop);
+    SysResult<void> watch_devices();
     Result<void> create_interrupt_controllers();
     Result<void> create_vcpus();
     Result<void> add_interrupt(UniqueFd& event, uint32_t irq);
@@ -116,6 +119,7 @@ class Machine final : private ExitHandler {
     void ended(GuestEnd end, std::string why) override;
     uint8_t read_port(uint16_t port);
     void write_port(uint16_t port, uint8_t value);
+    void write_register(uint64_t address, std::span<const uint8_t> data);
 
     linux::EventLoop& loop_;
     MachineSpec spec_;

@@ -72,7 +72,7 @@ Result<MachineEnd> run_monitor(const MonitorOptions& options, const MonitorHooks
     });
     TRY(machine->start());
     if (hooks.confine_main) TRY(hooks.confine_main());
-    loop.run();
+    machine->run();
     log::debug("{} exits came to the monitor", machine->exit_count());
     if (machine->serial().dropped() > 0)
         log::warning("{} bytes of the serial port were dropped: their reader was too slow",
