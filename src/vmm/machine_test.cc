@@ -6,6 +6,7 @@
 
 #include <thread>
 
+#include "virtio/rng.h"
 #include "vmm/layout.h"
 #include "vmm/snapshot.h"
 #include "vmm/tiny_guest.h"
@@ -100,6 +101,21 @@ TEST_F(MachineTest, SettingsOfTheSerialPortTakeEffectInOrderAndWithoutExits) {
     }
 }
 
+TEST_F(MachineTest, InterruptsAreAcknowledgedWithoutExits) {
+    TinyCode code;
+    for (int i = 0; i < 400; ++i)  // more than KVM keeps
+        code.store16(kVirtioRegisters + virtio::MmioTransport::kInterruptAck, 3);
+    create(spec());
+    MUST(machine_->add_device(std::make_unique<virtio::RngDevice>(machine_->device_loop())));
+    UniqueFd image = code.out(kSleepControlPort, 5 << 2 | 1 << 5).spin().file();
+    ASSERT_TRUE(machine_->boot({image.get(), -1, ""}).ok());
+    MUST(machine_->start());
+    EXPECT_EQ(run_to_end(), GuestEnd::kPowerOff);
+    if (machine_->vcpu(0).kvm().delayed_writes() != nullptr) {
+        EXPECT_LT(machine_->exit_count(), 20u);
+    }
+}
+
 TEST_F(MachineTest, TellsEndsApart) {
     struct {
         TinyCode code;
@@ -166,6 +182,36 @@ TEST_F(MachineTest, EventsOfDevicesDoNotStallAPausedMonitor) {
     machine_->device_loop().remove(watch);
     machine_->stop();
     EXPECT_EQ(run_to_end(), GuestEnd::kStopped);
+}
+
+// The same with the devices' loop as the outer one.
+TEST_F(MachineTest, RunsDevicesAndTheOtherLoopAndPausesThem) {
+    create(spec());
+    std::mutex owner;
+    UniqueFd event = MUST(linux::create_eventfd());
+    bool seen = false, seen_while_paused = false;
+    auto watch = MUST(machine_->device_loop().watch(owner, event.get(), EPOLLIN | EPOLLET, [&](uint32_t) {
+        seen = true;
+        machine_->stop();
+    }));
+    UniqueFd image = TinyCode().spin().file();
+    MUST(machine_->boot({image.get(), -1, ""}));
+    MUST(machine_->start());
+    loop_->after(5ms, [&] {
+        EXPECT_TRUE(machine_->pause().ok());
+        linux::signal_eventfd(event.get());
+        loop_->after(50ms, [&] {
+            seen_while_paused = seen;
+            EXPECT_TRUE(machine_->resume().ok());
+        });
+    });
+    loop_->after(60s, [&] { machine_->stop(); });
+    machine_->run();
+    ASSERT_TRUE(end_);
+    EXPECT_EQ(end_->end, GuestEnd::kStopped);
+    EXPECT_TRUE(seen);
+    EXPECT_FALSE(seen_while_paused);
+    machine_->device_loop().remove(watch);
 }
 
 TEST_F(MachineTest, ManyVcpusOfWhichOneRuns) {
