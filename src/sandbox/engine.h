@@ -13,6 +13,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "guest_api/guest_client.h"
+#include "host/cgroup.h"
 
 namespace casemate::sandbox {
 
@@ -33,9 +34,11 @@ struct EngineOptions {
     uint32_t cpus = 0;    // 0: as many as the host has
     uint64_t memory = 0;  // bytes; 0: no limit of its own
     bool debug = false;
-    bool host_network = false;            // sockets are the host's, of the calling thread's network namespace
-    bool low_ports = false;               // and may have ports below 1024
-    int log_fd = -1;                      // borrowed, where the helpers log; -1: nowhere
+    bool host_network = false;  // sockets are the host's, of the calling thread's network namespace
+    bool low_ports = false;     // and may have ports below 1024
+    int log_fd = -1;            // borrowed, where the helpers log; -1: nowhere
+    const host::Cgroup* cgroup =
+        nullptr;  // the guest kernel is born there, and so all that it begins; null: nowhere else
     std::function<void()> on_guest_gone;  // any thread, once
 };
 

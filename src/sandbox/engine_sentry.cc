@@ -178,6 +178,19 @@ class SentryEngine : public Engine {
             }
             sockets_start_.emplace(TRY(host::begin_jailed(sockets)));
         }
+        UniqueFd cgroup;
+        if (options.cgroup != nullptr) {
+            // Not moved later: processes of programs come from one that it begins first thing.
+            const host::CgroupRecord& record = options.cgroup->record();
+            if (record.unified()) {
+                auto opened = linux::open(record.paths.begin()->second, O_PATH | O_DIRECTORY);
+                if (!opened.ok()) return sys_error("open the cgroup", opened.error().value);
+                cgroup = opened.take_value();
+                sentry.cgroup_fd = cgroup.get();
+            } else {
+                sentry.cgroup_procs_files = options.cgroup->procs_files();
+            }
+        }
         sentry_start_.emplace(TRY(host::begin_jailed(sentry)));
 
         control_ = std::move(control.first);

@@ -249,6 +249,7 @@ class Child {
         if (pod.engine_options.memory == 0) pod.engine_options.memory = config.memory;
         pod.engine_options.debug = options_.debug;
         pod.engine_options.log_fd = options_.log_fd;
+        pod.engine_options.cgroup = cgroup_.get();
         pod.sandbox.set_sandbox_id(options_.id);
         pod.sandbox.set_hostname(options_.spec->hostname);
         pod.sandbox.set_domainname(options_.spec->domainname);

@@ -9,6 +9,9 @@ namespace {
 // for what is beside their memory as well: the helpers' heaps, page tables, cached host files. It lies higher by what
 // those may take, so that the host's killer, which would take the whole pod, does not come first.
 constexpr int64_t kOverhead = int64_t{48} << 20;
+// Likewise with tasks: each of the guest's has a thread here and one in the guest kernel, each of its processes one
+// more for its maps; and these are the helpers' own.
+constexpr int64_t kTasksOfOne = 3, kOwnTasks = 128;
 
 }  // namespace
 
@@ -16,9 +19,11 @@ oci::Resources with_overhead(oci::Resources resources) {
     auto raise = [](std::optional<int64_t>& limit, int64_t by) {
         if (limit && *limit > 0 && *limit < INT64_MAX - by) *limit += by;
     };
-    int64_t by = kOverhead + (resources.memory.limit && *resources.memory.limit > 0 ? *resources.memory.limit / 32 : 0);
+    int64_t by = kOverhead + (resources.memory.limit && *resources.memory.limit > 0 ? *resources.memory.limit / 8 : 0);
     raise(resources.memory.limit, by);
     raise(resources.memory.swap, by);
+    std::optional<int64_t>& tasks = resources.pids_limit;
+    if (tasks && *tasks > 0 && *tasks < (INT64_MAX - kOwnTasks) / kTasksOfOne) tasks = *tasks * kTasksOfOne + kOwnTasks;
     return resources;
 }
 
