@@ -105,7 +105,7 @@ SESSIONS = [
     ]),
     ("job-control", ["env", "PS1=$ ", "bash", "--norc", "--noediting", "-i"], [
         # Each says when it runs: a key typed before would be the shell's.
-        (PROMPT, """python3 -c 'import signal as s; s.signal(18, lambda *a: print("again", flush=True)); """
+        (PROMPT, """python3 -c 'import os, signal as s; s.signal(18, lambda *a: os.write(1, b"again\\n")); """
                  """print("begun", flush=True); [s.pause() for i in range(99)]'\r"""),
         (r"^begun", "\x1a"),
         (r"Stopped(.|\n)*\$\Z", "clear; jobs -s | head -c 12; fg\r"),

@@ -17,7 +17,7 @@ diff <(seq 3) <(seq 4)
 tee >(wc -l > count) < /etc/services > /dev/null; sleep 0.2; while [ ! -s count ]; do sleep 0.1; done; cat count
 echo "== job-control"
 set -m
-sleep 30 & jobs; kill -STOP %1; wait -n 2>/dev/null; jobs -s; kill -CONT %1; kill %1; wait %1; echo $?
+sleep 30 & jobs; kill -STOP %1; until [ "$(jobs -s)" ]; do sleep 0.01; done; jobs -s; kill -CONT %1; kill %1; wait %1; echo $?
 (exit 5) & wait $!; echo $?
 { bash -c 'kill -9 $$'; } 2>/dev/null; echo $?
 set +m
