@@ -3,6 +3,7 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <sys/time.h>
 
 #include <atomic>
 #include <vector>
@@ -348,6 +349,102 @@ CASE(waitv_tells_which) {
     void* result;
     pthread_join(thread, &result);
     EXPECT_EQ((long)result, 1);
+}
+CASE(futex2_forms) {
+    static uint32_t word = 5;
+    const unsigned flags = 2 | 128;
+    timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    FAILS(syscall(455, &word, 5, ~0u, flags, &until, CLOCK_MONOTONIC), ETIMEDOUT);
+    FAILS(syscall(455, &word, 4, ~0u, flags, &until, CLOCK_MONOTONIC), EAGAIN);
+    FAILS(syscall(455, &word, 5, 0, flags, &until, CLOCK_MONOTONIC), EINVAL);      // no bit
+    FAILS(syscall(455, &word, 5, ~0ull, flags, &until, CLOCK_MONOTONIC), EINVAL);  // more than 32
+    FAILS(syscall(455, &word, 1ull << 32, ~0u, flags, &until, CLOCK_MONOTONIC), EINVAL);
+    FAILS(syscall(455, &word, 5, ~0u, 1 | 128, &until, CLOCK_MONOTONIC), EINVAL);  // 16 bits
+    FAILS(syscall(455, &word, 5, ~0u, flags | 64, &until, CLOCK_MONOTONIC), EINVAL);
+    FAILS(syscall(455, &word, 5, ~0u, flags, &until, CLOCK_BOOTTIME), EINVAL);
+    FAILS(syscall(455, &word, 5, ~0u, flags, bad(), CLOCK_MONOTONIC), EFAULT);
+    until.tv_nsec = 1000000000;
+    FAILS(syscall(455, &word, 5, ~0u, flags, &until, CLOCK_MONOTONIC), EINVAL);
+    FAILS(syscall(455, (char*)&word + 1, 5, ~0u, flags, nullptr, 0), EINVAL);
+    FAILS(syscall(455, bad(), 5, ~0u, flags, nullptr, 0), EFAULT);
+    EXPECT_EQ(syscall(454, &word, ~0u, 1, flags), 0);
+    FAILS(syscall(454, &word, 0, 1, flags), EINVAL);
+    FAILS(syscall(454, &word, ~0ull, 1, flags), EINVAL);
+    FAILS(syscall(454, &word, ~0u, 1, 3 | 128), EINVAL);
+    FAILS(syscall(454, (char*)&word + 2, ~0u, 1, flags), EINVAL);
+    Waitv pair[2] = {{5, (uintptr_t)&word, flags, 0}, {0, (uintptr_t)&word, flags, 0}};
+    EXPECT_EQ(syscall(456, pair, 0, 1, 1), 0);
+    FAILS(syscall(456, pair, 1, 1, 1), EINVAL);
+    FAILS(syscall(456, nullptr, 0, 1, 1), EINVAL);
+    FAILS(syscall(456, bad(), 0, 1, 1), EFAULT);
+    FAILS(syscall(456, pair, 0, -1, 1), EINVAL);
+    pair[0].value = 4;
+    FAILS(syscall(456, pair, 0, 1, 1), EAGAIN);
+    pair[1].reserved = 1;
+    FAILS(syscall(456, pair, 0, 1, 1), EINVAL);
+}
+namespace {
+// A thread that sleeps by futex_wait; its result is what the call gave.
+struct Futex2Sleeper {
+    uint32_t* word;
+    uint32_t mask;
+    pthread_t thread{};
+    void begin() {
+        pthread_create(
+            &thread, nullptr,
+            [](void* self) -> void* {
+                auto* sleeper = (Futex2Sleeper*)self;
+                return (void*)syscall(455, sleeper->word, 0, sleeper->mask, 2 | 128, nullptr, 0);
+            },
+            this);
+    }
+    long end() {
+        void* result;
+        pthread_join(thread, &result);
+        return (long)result;
+    }
+};
+}  // namespace
+CASE(futex2_wakes_by_mask) {
+    static uint32_t word;
+    Futex2Sleeper one{&word, 1}, two{&word, 2};
+    one.begin();
+    two.begin();
+    EXPECT_EQ(syscall(454, &word, ~0u, 0, 2 | 128), 0);  // none means none
+    while (syscall(454, &word, 2, 5, 2 | 128) == 0) sleep_ms(1);
+    EXPECT_EQ(two.end(), 0);
+    EXPECT_EQ(syscall(454, &word, 2, 5, 2 | 128), 0);
+    while (syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 5, nullptr, nullptr, 0) == 0) sleep_ms(1);
+    EXPECT_EQ(one.end(), 0);
+}
+CASE(futex2_requeues) {
+    static uint32_t from, to;
+    Futex2Sleeper sleepers[3] = {{&from, ~0u}, {&from, ~0u}, {&from, ~0u}};
+    for (auto& sleeper : sleepers) sleeper.begin();
+    Waitv pair[2] = {{0, (uintptr_t)&from, 2, 0}, {0, (uintptr_t)&to, 2 | 128, 0}};
+    FAILS(syscall(456, pair, 0, 0, 3), EINVAL);  // from a shared word to a private one
+    pair[0].flags |= 128;
+    for (int moved = 0; moved < 3; sleep_ms(1)) moved += (int)OK(syscall(456, pair, 0, 0, 3));
+    EXPECT_EQ(syscall(454, &from, ~0u, 3, 2 | 128), 0);
+    EXPECT_EQ(syscall(454, &to, ~0u, 2, 2 | 128), 2);
+    EXPECT_EQ(syscall(454, &to, ~0u, 2, 2 | 128), 1);
+    for (auto& sleeper : sleepers) EXPECT_EQ(sleeper.end(), 0);
+}
+CASE(futex2_wait_and_a_signal) {
+    static uint32_t word;
+    struct sigaction action = {};
+    action.sa_handler = [](int) {};
+    sigaction(SIGALRM, &action, nullptr);
+    itimerval soon = {{0, 20000}, {0, 20000}};
+    setitimer(ITIMER_REAL, &soon, nullptr);
+    FAILS(syscall(455, &word, 0, ~0u, 2 | 128, nullptr, 0), EINTR);
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGALRM, &action, nullptr);
+    timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += 1;
+    FAILS(syscall(455, &word, 0, ~0u, 2 | 128, &until, CLOCK_MONOTONIC), ETIMEDOUT);
 }
 CASE(thread_exit_clears_and_wakes_tid) {
     uint32_t* word = shared_word();

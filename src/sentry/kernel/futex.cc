@@ -138,13 +138,17 @@ void FutexTable::leave_parked(Task& task) {
     task.parts().futex_sleeper.reset();
 }
 
-SysResult<int64_t> FutexTable::wake(Task& task, GuestAddr address, int count, uint32_t bitset, bool shared) {
+SysResult<int64_t> FutexTable::wake(Task& task, GuestAddr address, int count, uint32_t bitset, bool shared, Count how) {
     if (bitset == 0) return Errno(EINVAL);
     Key key = TRY(key_of(task, address, shared));
+    if (count < 1) {
+        if (how == Count::kStrict) return 0;
+        count = 1;
+    }
     Bucket& bucket = bucket_of(key);
     WakeList woken;
     std::lock_guard lock(bucket.mutex);
-    return wake_key_locked(bucket, key, count < 1 ? 1 : count, bitset, woken);
+    return wake_key_locked(bucket, key, count, bitset, woken);
 }
 
 SysResult<int64_t> FutexTable::requeue(Task& task, GuestAddr from, GuestAddr to, int wake_count, int move_count,

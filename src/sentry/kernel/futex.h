@@ -22,8 +22,10 @@ class FutexTable {
     // FUTEX_WAIT_BITSET. EAGAIN if the word is not `expected`, ETIMEDOUT, kRestartSys.
     SysResult<int64_t> wait(Task& task, GuestAddr address, uint32_t expected, uint32_t bitset, bool shared,
                             Deadline deadline);
-    // How many were woken.
-    SysResult<int64_t> wake(Task& task, GuestAddr address, int count, uint32_t bitset, bool shared);
+    // How many were woken. A count below one is one, or, strictly, none.
+    enum class Count { kAtLeastOne, kStrict };
+    SysResult<int64_t> wake(Task& task, GuestAddr address, int count, uint32_t bitset, bool shared,
+                            Count how = Count::kAtLeastOne);
     // FUTEX_REQUEUE and, with `expected`, FUTEX_CMP_REQUEUE.
     SysResult<int64_t> requeue(Task& task, GuestAddr from, GuestAddr to, int wake_count, int move_count,
                                std::optional<uint32_t> expected, bool shared);

@@ -91,28 +91,59 @@ SysResult<int64_t> sys_futex(Task& task, const SyscallArgs& args) {
     }
 }
 
-SysResult<int64_t> sys_futex_waitv(Task& task, const SyscallArgs& args) {
-    constexpr uint32_t kSize32 = 2, kPrivate = 128;
+// What futex_waitv and the futex_* calls of Linux 6.7 say of a word: its size, of which there is one, and who shares
+// it.
+constexpr uint32_t kSize32 = 2, kPrivate = 128;
+bool valid_word(uint32_t flags, uint64_t value) { return (flags & ~kPrivate) == kSize32 && value <= UINT32_MAX; }
+
+SysResult<Deadline> read_deadline_of(Task& task, GuestAddr address, int clock) {
+    if (address != 0 && clock != CLOCK_MONOTONIC && clock != CLOCK_REALTIME) return Errno(EINVAL);
+    return read_deadline(task, address, true, clock == CLOCK_REALTIME);
+}
+
+SysResult<std::vector<FutexTable::Vector>> read_words(Task& task, GuestAddr address, uint32_t count) {
     struct Entry {
         uint64_t value, address;
         uint32_t flags, reserved;
     };
-    uint32_t count = args.u32(1);
-    if (args.u32(2) != 0 || count == 0 || count > FUTEX_WAITV_MAX) return Errno(EINVAL);
-    Deadline deadline;
-    if (args.u64(3) != 0) {
-        if (args.i32(4) != CLOCK_MONOTONIC && args.i32(4) != CLOCK_REALTIME) return Errno(EINVAL);
-        deadline = TRY(read_deadline(task, args.u64(3), true, args.i32(4) == CLOCK_REALTIME));
-    }
     std::vector<Entry> entries(count);
-    TRY(task.memory().copy_in(args.u64(0), entries.data(), count * sizeof(Entry)));
+    TRY(task.memory().copy_in(address, entries.data(), count * sizeof(Entry)));
     std::vector<FutexTable::Vector> words;
     for (const Entry& entry : entries) {
-        if (entry.reserved != 0 || (entry.flags & ~kPrivate) != kSize32 || entry.value > UINT32_MAX)
-            return Errno(EINVAL);
+        if (entry.reserved != 0 || !valid_word(entry.flags, entry.value)) return Errno(EINVAL);
         words.push_back({entry.address, static_cast<uint32_t>(entry.value), (entry.flags & kPrivate) == 0});
     }
-    return task.kernel().futexes().wait_many(task, words, deadline);
+    return words;
+}
+
+SysResult<int64_t> sys_futex_waitv(Task& task, const SyscallArgs& args) {
+    uint32_t count = args.u32(1);
+    if (args.u32(2) != 0 || count == 0 || count > FUTEX_WAITV_MAX) return Errno(EINVAL);
+    Deadline deadline = TRY(read_deadline_of(task, args.u64(3), args.i32(4)));
+    return task.kernel().futexes().wait_many(task, TRY(read_words(task, args.u64(0), count)), deadline);
+}
+
+SysResult<int64_t> sys_futex_wake(Task& task, const SyscallArgs& args) {
+    uint64_t mask = args.u64(1);
+    if (!valid_word(args.u32(3), mask)) return Errno(EINVAL);
+    return task.kernel().futexes().wake(task, args.u64(0), args.i32(2), static_cast<uint32_t>(mask),
+                                        (args.u32(3) & kPrivate) == 0, FutexTable::Count::kStrict);
+}
+
+SysResult<int64_t> sys_futex_wait(Task& task, const SyscallArgs& args) {
+    uint64_t value = args.u64(1), mask = args.u64(2);
+    if (!valid_word(args.u32(3), value) || !valid_word(args.u32(3), mask)) return Errno(EINVAL);
+    Deadline deadline = TRY(read_deadline_of(task, args.u64(4), args.i32(5)));
+    return task.kernel().futexes().wait(task, args.u64(0), static_cast<uint32_t>(value), static_cast<uint32_t>(mask),
+                                        (args.u32(3) & kPrivate) == 0, deadline);
+}
+
+SysResult<int64_t> sys_futex_requeue(Task& task, const SyscallArgs& args) {
+    if (args.u32(1) != 0 || args.u64(0) == 0) return Errno(EINVAL);
+    std::vector<FutexTable::Vector> words = TRY(read_words(task, args.u64(0), 2));
+    if (words[0].shared != words[1].shared) return Errno(EINVAL);
+    return task.kernel().futexes().requeue(task, words[0].address, words[1].address, args.i32(2), args.i32(3),
+                                           words[0].expected, words[0].shared);
 }
 
 SysResult<int64_t> sys_set_robust_list(Task& task, const SyscallArgs& args) {
@@ -162,6 +193,9 @@ constexpr SyscallRow kRows[] = {
      "application threads are moved between processors without the sentry's knowledge; C libraries work without",
      ENOSYS},
     {449, "futex_waitv", sys_futex_waitv, Support::kFull},
+    {454, "futex_wake", sys_futex_wake, Support::kFull},
+    {455, "futex_wait", sys_futex_wait, Support::kFull},
+    {456, "futex_requeue", sys_futex_requeue, Support::kFull},
 };
 
 }  // namespace
