@@ -10,6 +10,7 @@
 #include "base/scope_exit.h"
 #include "host/cgroup_devices_bpf.h"
 #include "host/cgroup_settings.h"
+#include "host/systemd_scope.h"
 #include "linux/file.h"
 #include "linux/path.h"
 
@@ -49,6 +50,12 @@ Result<void> make_cgroup_v2(const std::string& mount_point, const std::string& p
 
 Result<void> CgroupV2::apply(const oci::Resources& resources, bool devices) {
     TRY(apply_resources_v2(record_, resources));
+    if (!record_.systemd_unit.empty()) {
+        CgroupSettings files(record_);
+        std::string quota = files.read("cpu", "cpu.max");
+        TRY(SystemdScope::set_limits(record_.systemd_unit, record_.systemd_user, systemd_limits(files)));
+        if (!quota.empty()) TRY(files.write("cpu.quota", "cpu", "cpu.max", quota));  // systemd rounds it
+    }
     return devices ? apply_devices(resources.devices) : Result<void>();
 }
 

@@ -182,6 +182,32 @@ Result<std::string> SystemdScope::start(const CgroupMounts& mounts, pid_t first_
     return root + path + "/" + unit_;
 }
 
+Result<void> SystemdScope::set_limits(const std::string& unit, bool user, const SystemdProperties& limits) {
+    DbusConnection connection = TRY(connect_manager(user));
+    DbusWriter body;
+    body.string(unit);
+    body.boolean(true);  // until the next start of the machine, and no longer than the unit
+    size_t properties = body.begin_array(8);
+    for (const auto& [name, value] : limits.numbers) {
+        body.begin_struct();
+        body.string(name);
+        body.variant("t");
+        body.u64(value);
+    }
+    for (const auto& [name, mask] : limits.masks) {
+        body.begin_struct();
+        body.string(name);
+        body.variant("ay");
+        size_t bytes = body.begin_array(1);
+        for (char byte : mask) body.byte(static_cast<uint8_t>(byte));
+        body.end_array(bytes);
+    }
+    body.end_array(properties);
+    auto reply = call_manager(connection, "SetUnitProperties", "sba(sv)", body);
+    if (!reply.ok()) return reply.take_error().with_context("systemd does not take the limits of " + unit);
+    return {};
+}
+
 Result<void> SystemdScope::stop(const std::string& unit, bool user) {
     DbusConnection connection = TRY(connect_manager(user));
     DbusWriter body;

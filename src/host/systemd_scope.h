@@ -7,6 +7,7 @@
 
 #include "base/result.h"
 #include "host/cgroup_mounts.h"
+#include "host/systemd_limits.h"
 
 namespace casemate::host {
 
@@ -22,6 +23,8 @@ class SystemdScope {
     // Asks systemd for the scope with `first_process` in it and waits until it is there. Returns its cgroup path below
     // the mount points. An error that says so if systemd does not run here.
     Result<std::string> start(const CgroupMounts& mounts, pid_t first_process) const;
+    // Tells a running unit its limits, until it ends. systemd writes them to its cgroup.
+    static Result<void> set_limits(const std::string& unit, bool user, const SystemdProperties& limits);
     // Stops the unit, which removes systemd's cgroups; one that is gone is fine.
     static Result<void> stop(const std::string& unit, bool user);
 
