@@ -12,6 +12,8 @@
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/signal_frame.h"
 #include "sentry/kernel/task_parts.h"
+#include "sentry/kernel/tracing.h"
+#include "sentry/loader/cpuid_answers.h"
 #include "sentry/loader/elf.h"
 #include "sentry/loader/initial_stack.h"
 #include "sentry/loader/script.h"
@@ -157,6 +159,12 @@ SysResult<LoadedProgram> load(Task& task, LoadRequest request) {
         GuestAddr base = max_address - 96 * kGigabyte + random_pages(task, 22);
         interpreter_at = TRY(place(interpreter, base - (interpreter.high - interpreter.low), max_address));
         TRY(map_elf(task, memory, interpreter_file, interpreter, interpreter_at.bias));
+        // A tracer is shown the code that runs.
+        for (const Elf64_Phdr& segment : interpreter.segments) {
+            if (segment.p_flags != (PF_R | PF_X) || segment.p_memsz != segment.p_filesz || is_traced(task)) continue;
+            GuestAddr start = page_down(segment.p_vaddr);
+            answer_cpuid_in(memory, start + interpreter_at.bias, segment.p_vaddr + segment.p_filesz - start);
+        }
     }
     GuestAddr brk_start = at.end + random_pages(task, 13);
     memory.set_brk_start(page_up(brk_start));

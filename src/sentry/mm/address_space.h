@@ -107,6 +107,14 @@ class AddressSpace : public RefCounted {
     // A thread ran into a breakpoint instruction in front of `ip`. If that stands there for such a place's sake only:
     // where the thread goes on.
     std::optional<GuestAddr> behind_planted_trap(GuestAddr ip);
+    // For the loader: whole pages of code that the application runs in place of a file's, all of them or none, from now
+    // on until the first of those mappings is changed. Nothing happens if that cannot be. Seen only by who reads his
+    // own code.
+    struct ShownCode {
+        GuestAddr address;
+        std::span<const std::byte> code;
+    };
+    void show_code(std::span<const ShownCode> pieces);
 
     // Copies; EFAULT unless everything could be copied. Hostile addresses are fine.
     SysResult<void> copy_in(GuestAddr from, void* into, size_t size);

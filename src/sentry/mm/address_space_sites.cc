@@ -26,7 +26,22 @@ bool may_patch(const Vma& vma) {
 
 }  // namespace
 
+void AddressSpace::State::unpatch_shown(GuestAddr start, GuestAddr end, Changes& changes) {
+    auto within = [&](const PatchedPage& page) { return page.address >= start && page.address < end; };
+    if (std::ranges::none_of(patched_, [&](auto& page) { return page.shown && within(page); })) return;
+    std::erase_if(patched_, [&](const PatchedPage& page) {
+        if (!page.shown || within(page)) return false;
+        Vma* vma = find(page.address);
+        CHECK(vma != nullptr);
+        // A jump to what is gone would lead nowhere.
+        if (!map_object(*vma, page.address, page.address + kPageSize, changes).ok()) host_->kill();
+        changes.to_free.push_back(page.copy);
+        return true;
+    });
+}
+
 SysResult<void> AddressSpace::State::unpatch(GuestAddr start, GuestAddr end, Changes& changes, bool restore) {
+    unpatch_shown(start, end, changes);
     for (size_t i = 0; i < patched_.size();) {
         const PatchedPage page = patched_[i];
         if (page.address < start || page.address >= end) {
@@ -159,6 +174,46 @@ void AddressSpace::patch_call_site(const SyscallStop& call) {
         changes.to_free.push_back(*range);
     }
     // What is half there cannot be told from what is not: the stub cannot go on.
+    if (!s.commit(changes).ok()) s.host_->kill();
+}
+
+void AddressSpace::show_code(std::span<const ShownCode> pieces) {
+    std::unique_lock lock(state_->mutex_);
+    State& s = *state_;
+    Changes changes;
+    size_t pages = s.patched_.size();
+    for (const ShownCode& piece : pieces) {
+        const Vma* vma = s.find(piece.address);
+        const uint64_t size = piece.code.size();
+        if (vma == nullptr || !may_patch(*vma) || size > vma->end - piece.address || size >= kHugePage) return;
+        pages += size / kPageSize;
+    }
+    if (pages > kMaxPatchedPages) return;
+    std::vector<State::PatchedPage> shown;
+    bool whole = true;
+    for (const ShownCode& piece : pieces) {
+        const uint64_t size = piece.code.size();
+        auto range = s.memory_.allocate(size);
+        if (!range.ok()) {
+            whole = false;
+            break;
+        }
+        for (uint64_t at = 0; at < size; at += kPageSize)
+            shown.push_back({piece.address + at, {range->offset + at, kPageSize}, true});
+        whole &= guarded_copy(s.memory_.at(range->offset, size), piece.code.data(), size);
+        changes.orders.push_back({.kind = MapOrder::Kind::kMap,
+                                  .address = piece.address,
+                                  .size = size,
+                                  .protection = PROT_READ | PROT_EXEC,
+                                  .flags = MAP_SHARED,
+                                  .fd = MapOrder::kMemoryFile,
+                                  .offset = range->offset});
+    }
+    if (!whole) {
+        for (const State::PatchedPage& page : shown) s.memory_.free(page.copy);
+        return;
+    }
+    s.patched_.insert(s.patched_.end(), shown.begin(), shown.end());
     if (!s.commit(changes).ok()) s.host_->kill();
 }
 

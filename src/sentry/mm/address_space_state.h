@@ -65,6 +65,7 @@ class AddressSpace::State {
     struct PatchedPage {
         GuestAddr address;
         FileRange copy;
+        bool shown = false;  // by show_code(): such pages jump into each other, so they go together
     };
     std::vector<PatchedPage> patched_;
     bool had_traps_ = false;  // some patch had a breakpoint in it
@@ -138,6 +139,8 @@ class AddressSpace::State {
     // address_space_sites.cc. The patched pages of [start, end) are forgotten; `restore`: the object's own are mapped
     // again, else the caller's orders replace them.
     SysResult<void> unpatch(GuestAddr start, GuestAddr end, Changes& changes, bool restore);
+    // Of the pages that go together: when some of them are in [start, end), the object's own for those that are not.
+    void unpatch_shown(GuestAddr start, GuestAddr end, Changes& changes);
     // The same, at once: whatever becomes of the change that is under way.
     SysResult<void> restore_code(GuestAddr start, GuestAddr end);
     // A Vma of thunks goes: nothing may jump there any more.

@@ -447,6 +447,76 @@ TEST_F(AddressSpaceTest, PartsOfAProgramAreMappedTogether) {
     EXPECT_EQ(app(whole + 3 * kPageSize)[0], 0);
 }
 
+// Pages that the application sees instead of a file's code.
+class ShownCodeTest : public AddressSpaceTest {
+  protected:
+    void SetUp() override {
+        AddressSpaceTest::SetUp();
+        object_ = MUST(SharedMemory::create(*memory_, kPages * kPageSize));
+        for (uint64_t page = 0; page < kPages; ++page)
+            memset(object_->bytes(page * kPageSize, kPageSize), static_cast<int>('a' + page), kPageSize);
+        at_ = MUST(space_->map(
+            {.size = kPages * kPageSize, .protection = PROT_READ | PROT_EXEC, .object = Ref<Mappable>(object_)}));
+        const std::vector<std::byte> first(2 * kPageSize, std::byte{'X'}), last(kPageSize, std::byte{'Y'});
+        const AddressSpace::ShownCode pieces[] = {{at_ + kPageSize, first}, {at_ + 4 * kPageSize, last}};
+        space_->show_code(pieces);
+        ASSERT_EQ(seen(0, kPages), "aXXdYf");
+    }
+    void TearDown() override {
+        space_ = nullptr;
+        object_ = nullptr;
+    }
+    std::string seen(uint64_t first, uint64_t end) const {
+        std::string pages;
+        for (uint64_t page = first; page < end; ++page) pages += app(at_)[page * kPageSize + 100];
+        return pages;
+    }
+
+    static constexpr uint64_t kPages = 6;
+    Ref<SharedMemory> object_;
+    GuestAddr at_ = 0;
+};
+
+TEST_F(ShownCodeTest, WhoAsksTheSentryGetsTheObjects) {
+    for (uint64_t page = 0; page < kPages; ++page) {
+        char byte = 0;
+        ASSERT_TRUE(space_->copy_in(at_ + page * kPageSize, &byte, 1).ok());
+        EXPECT_EQ(byte, static_cast<char>('a' + page));
+    }
+    auto fork = MUST(space_->fork(false));
+    char byte = 0;
+    ASSERT_TRUE(fork.child->copy_in(at_ + kPageSize, &byte, 1).ok());
+    EXPECT_EQ(byte, 'b');
+}
+
+TEST_F(ShownCodeTest, PiecesGoTogether) {
+    ASSERT_TRUE(space_->unmap(at_ + 4 * kPageSize, 2 * kPageSize).ok());
+    EXPECT_EQ(seen(0, 4), "abcd");
+}
+
+TEST_F(ShownCodeTest, WritersAndWhatChangesTheMappingGetTheObjects) {
+    ASSERT_TRUE(space_->protect(at_ + kPageSize, kPageSize, PROT_READ | PROT_WRITE | PROT_EXEC).ok());
+    app(at_)[kPageSize + 7] = '!';
+    EXPECT_EQ(seen(0, kPages), "abcdef");
+    EXPECT_EQ(*reinterpret_cast<const char*>(object_->bytes(kPageSize + 7, 1)), 'b');
+}
+
+TEST_F(ShownCodeTest, TheObjectsChangesAreSeen) {
+    memset(object_->bytes(4 * kPageSize, kPageSize), 'z', kPageSize);
+    space_->invalidate(*object_, 4 * kPageSize, kPageSize);
+    EXPECT_FALSE(space_->handle_fault({.signo = SIGSEGV, .address = at_ + 4 * kPageSize}).has_value());
+    EXPECT_EQ(seen(0, kPages), "abcdzf");
+}
+
+TEST_F(ShownCodeTest, OnlyCodeThatNobodyMayWrite) {
+    GuestAddr data = map(2 * kPageSize);
+    const std::vector<std::byte> code(kPageSize, std::byte{'X'});
+    const AddressSpace::ShownCode anonymous[] = {{at_, code}, {data, code}};
+    space_->show_code(anonymous);
+    EXPECT_EQ(app(data)[0], 0);
+    EXPECT_EQ(seen(0, 1), "a");
+}
+
 TEST_F(AddressSpaceTest, DontNeedReadsAsZero) {
     for (uint64_t size : {uint64_t{16} * kPageSize, uint64_t{4} << 20}) {
         GuestAddr at = map(size);
