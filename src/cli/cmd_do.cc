@@ -151,7 +151,6 @@ Result<int> run_do(Context& context, const Arguments& arguments) {
     launch.config_json = json;
     launch.bundle = "/";
     launch.host_root = true;
-    launch.writable_layer = true;
     launch.rootfs = "/";
     launch.config = &effective;
     launch.no_cgroup = true;

@@ -20,6 +20,10 @@ constexpr Option kGlobal[] = {
     {"debug", 0, nullptr, "log what is done, and keep a debug log of each sandbox in its state folder"},
     {"systemd-cgroup", 0, nullptr, "cgroupsPath has the form slice:prefix:name and the cgroup is made by systemd"},
     {"rootless", 0, "WHEN", "whether missing cgroup permissions are forgiven", "true|false|auto"},
+    {"root-overlay", 0, "WHERE",
+     "where what a container writes to its root goes: into the root, or into a layer that vanishes with the container, "
+     "in its memory or in an unnamed file in the root's file system (key root_overlay)",
+     "none|memory|self"},
     {"config", 0, "FILE", "configuration instead of /etc/casemate/config.toml and config.d"},
     {"version", 'v', nullptr, "print the version"},
     kHelp,

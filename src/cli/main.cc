@@ -91,6 +91,10 @@ int run_command_line(std::span<char*> words) {
     context.rootless = rootless == "true" || (rootless == "auto" && host::is_rootless());
     auto config = sandbox::load_config(std::string(globals->value("config")));
     if (!config.ok()) return fail(config.error());
+    if (globals->has("root-overlay")) {
+        auto set = config->set("root_overlay", globals->value("root-overlay"), "--root-overlay");
+        if (!set.ok()) return fail(set.error());
+    }
     context.config = &*config;
     context.debug = context.debug || config->debug;
     return command->run(context, *arguments);

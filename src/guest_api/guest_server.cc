@@ -21,6 +21,7 @@ void collect(const v1::CreateContainerRequest& request, Tokens& tokens) {
     collect(request.root().base(), tokens);
     for (const auto& tree : request.root().lower()) collect(tree, tokens);
     collect(request.root().upper(), tokens);
+    tokens.push_back(request.root().store());
     for (const auto& mount : request.mounts()) collect(mount.tree(), tokens);
     for (const auto& device : request.devices()) tokens.push_back(device.token());
     collect(request.stdio(), tokens);

@@ -61,6 +61,19 @@ constexpr Key kKeys[] = {
          return {};
      },
      [](const Config& config) { return fmt::format("{}", config.cpus); }},
+    {"root_overlay",
+     [](Config& config, std::string_view text) -> Result<void> {
+         if (text != "none" && text != "memory" && text != "self") return Error("must be none, memory or self", EINVAL);
+         config.root_overlay = text;
+         return {};
+     },
+     [](const Config& config) { return quoted(config.root_overlay); }},
+    {"root_overlay_size",
+     [](Config& config, std::string_view text) -> Result<void> {
+         config.root_overlay_size = TRY(parse_size(text));
+         return {};
+     },
+     [](const Config& config) { return fmt::format("{}", config.root_overlay_size); }},
     {"debug", [](Config& config, std::string_view text) { return set_bool(config.debug, text); },
      [](const Config& config) { return std::string(config.debug ? "true" : "false"); }},
     {"enable_annotations",

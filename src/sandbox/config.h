@@ -16,10 +16,14 @@
 namespace casemate::sandbox {
 
 struct Config {
-    std::string engine = "auto";                  // auto, sentry or microvm
-    std::string libexec;                          // folder of the helper programs; empty: that of casemate itself
-    uint64_t memory = 0;                          // bytes a pod may use unless its resources say; 0: half of the host's
-    uint32_t cpus = 0;                            // processors of a pod unless its resources say; 0: the host's
+    std::string engine = "auto";  // auto, sentry or microvm
+    std::string libexec;          // folder of the helper programs; empty: that of casemate itself
+    uint64_t memory = 0;          // bytes a pod may use unless its resources say; 0: half of the host's
+    uint32_t cpus = 0;            // processors of a pod unless its resources say; 0: the host's
+    // Where what a container writes to its root goes: into the root (none), or into a layer over it that vanishes with
+    // the container, in the pod's memory (memory) or in an unnamed file in the root's own file system (self).
+    std::string root_overlay = "none";
+    uint64_t root_overlay_size = 0;               // bytes that such a layer's files may have; 0: while there is room
     bool debug = false;                           // a debug log of each sandbox
     std::vector<std::string> enable_annotations;  // keys that dev.casemate.KEY may set
 

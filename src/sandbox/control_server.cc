@@ -174,6 +174,7 @@ Result<v1::Reply> Pod::handle_join(v1::Join& join, std::vector<UniqueFd>& fds) {
         return Error("the container's request is malformed", EBADMSG);
     for (const v1::Tree& tree : join.trees())
         prepared.trees.push_back({TRY(take(fds, tree.descriptor())), tree.read_only(), tree.shared()});
+    if (join.store() != 0) prepared.store = TRY(take(fds, join.store() - 1));
     StreamFds streams = TRY(take_streams(join.streams(), fds));
     UniqueFd anchor = TRY(take(fds, join.anchor()));
     size_t slash = join.state_dir().rfind('/');

@@ -91,6 +91,8 @@ Result<Launched> join_pod(const LaunchOptions& options, const std::string& pod_i
     prepare.config = options.config_json;
     prepare.bundle_fd = options.bundle_fd;
     prepare.root_fd = options.root_fd;
+    prepare.layer = root_layer_of(*options.config);
+    prepare.layer_size = options.config->root_overlay_size;
     prepare.pod = &pod_spec;
     prepare.pod_pid = pod.process().pid();
     prepare.pod_id = pod_id;
@@ -136,6 +138,10 @@ Result<Launched> join_pod(const LaunchOptions& options, const std::string& pod_i
             out.set_read_only(tree.read_only);
             out.set_shared(tree.shared);
             fds.push_back(tree.mount.get());
+        }
+        if (prepared.store) {
+            join.set_store(static_cast<uint32_t>(fds.size()) + 1);
+            fds.push_back(prepared.store.get());
         }
         describe_streams(streams, *join.mutable_streams(), fds);
         join.set_anchor(static_cast<uint32_t>(fds.size()));

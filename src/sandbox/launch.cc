@@ -288,7 +288,9 @@ class Child {
         prepare.bundle_fd = options_.bundle_fd;
         prepare.root_fd = options_.root_fd;
         if (options_.host_root) prepare.root_tree = TRY(clone_host_root());
-        prepare.writable_layer = options_.writable_layer;
+        prepare.layer = root_layer_of(*options_.config);
+        if (options_.host_root && prepare.layer == RootLayer::kNone) prepare.layer = RootLayer::kMemory;
+        prepare.layer_size = options_.config->root_overlay_size;
         return prepare_container(*options_.spec, std::move(prepare));
     }
 

@@ -34,8 +34,7 @@ struct LaunchOptions {
     int bundle_fd = -1;
     int root_fd = -1;        // O_PATH
     bool host_root = false;  // instead: the host's own root, without its kernel's file systems
-    bool writable_layer = false;
-    std::string rootfs;  // for the record
+    std::string rootfs;      // for the record
     const Config* config = nullptr;
     bool systemd_cgroup = false;
     bool rootless = false;      // a cgroup that may not be made is done without

@@ -132,6 +132,10 @@ Result<void> Pod::create_container(PreparedContainer prepared, StreamFds streams
         TRY(place(*request.mutable_root()->mutable_base()));
         for (guest::Mount& mount : *request.mutable_mounts())
             if (mount.has_tree()) TRY(place(*mount.mutable_tree()));
+        if (prepared.store) {
+            request.mutable_root()->set_store(TRY(engine_->guest().send_stream(prepared.store.get())));
+            prepared.store.reset();
+        }
         TRY(fill_stdio(streams, *request.mutable_stdio()));
         auto created = engine_->guest().create_container(request);
         if (created.ok()) return {};

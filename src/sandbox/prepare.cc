@@ -208,7 +208,23 @@ Result<void> make_mount_points(const oci::Spec& spec, int root_fd, const Prepare
     return {};
 }
 
+// A file without a name in the root's file system, so that nothing is left of it whatever happens. `root` -1: the
+// host's root, of which users may write to some folders only.
+Result<UniqueFd> make_store(int root) {
+    for (const char* folder : {root >= 0 ? "." : "/", "/var/tmp"}) {
+        UniqueFd file(openat(root, folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+        if (file) return file;
+        if (root >= 0) break;
+    }
+    return sys_error("root_overlay self: make an unnamed file in the root's file system");
+}
+
 }  // namespace
+
+RootLayer root_layer_of(const Config& config) {
+    if (config.root_overlay == "memory") return RootLayer::kMemory;
+    return config.root_overlay == "self" ? RootLayer::kSelf : RootLayer::kNone;
+}
 
 Result<PreparedContainer> prepare_container(const oci::Spec& spec, PrepareOptions options) {
     PreparedContainer prepared;
@@ -216,9 +232,13 @@ Result<PreparedContainer> prepare_container(const oci::Spec& spec, PrepareOption
     request.set_container_id(options.container_id);
     request.set_config(std::string(options.config));
 
+    // Nothing is written to a read-only root. The host's own (`do`) is always kept from it.
+    const bool host_root = bool(options.root_tree);
+    const bool layer = options.layer != RootLayer::kNone && (!spec.root.readonly || host_root);
+    if (layer && options.layer == RootLayer::kSelf) prepared.store = TRY(make_store(options.root_fd));
     HostTree tree;
     tree.mount = std::move(options.root_tree);
-    tree.read_only = spec.root.readonly || options.writable_layer;
+    tree.read_only = spec.root.readonly || layer;
     if (!tree.mount) {
         TreeAttributes attributes;
         if (tree.read_only) attributes.set = MOUNT_ATTR_RDONLY;
@@ -226,7 +246,8 @@ Result<PreparedContainer> prepare_container(const oci::Spec& spec, PrepareOption
     }
     prepared.trees.push_back(std::move(tree));
     request.mutable_root()->mutable_base()->set_tree("0");
-    request.mutable_root()->set_writable(options.writable_layer ? guest::WRITABLE_MEMORY : guest::WRITABLE_DIRECT);
+    request.mutable_root()->set_writable(layer ? guest::WRITABLE_MEMORY : guest::WRITABLE_DIRECT);
+    if (layer) request.mutable_root()->set_layer_size(options.layer_size);
     request.mutable_root()->set_read_only(spec.root.readonly);
 
     for (size_t i = 0; i < spec.mounts.size(); ++i) {
@@ -240,8 +261,7 @@ Result<PreparedContainer> prepare_container(const oci::Spec& spec, PrepareOption
         out.set_type(mount.type);
         for (const std::string& option : mount.options) out.add_options(option);
     }
-    if (spec.root.readonly && !options.writable_layer && options.root_fd >= 0)
-        TRY(make_mount_points(spec, options.root_fd, prepared));
+    if (spec.root.readonly && !layer && options.root_fd >= 0) TRY(make_mount_points(spec, options.root_fd, prepared));
     for (const oci::Device& device : spec.linux.devices) {
         guest::Device& out = *request.add_devices();
         out.set_path(device.path);

@@ -116,11 +116,19 @@ bool is_directory(const Path& path) { return S_ISDIR(path.inode().mode()); }
 
 }  // namespace
 
-BootResult<Ref<Mount>> Pod::make_root(const v1::RootFs& root, const IdMaps& ids) {
+BootResult<Ref<Mount>> Pod::make_root(const v1::RootFs& root, const IdMaps& ids, RequestStreams& streams) {
     auto base = TRY(open_tree(files_, root.base(), ids, "", "the root file system"));
     Ref<FileSystem> shown = base;
     if (root.writable() == v1::WRITABLE_MEMORY) {
-        auto upper = TmpfsFileSystem::create(kernel_.memory(), TmpfsOptions{.mode = 0755});
+        std::unique_ptr<MemoryFile> store;
+        if (UniqueFd file = streams.take(root.store())) {
+            auto made = MemoryFile::create(std::move(file), 0, MemoryFile::Kind::kStore);
+            if (!made.ok())
+                return boot_error(Errno(errno_of(made.error())), "make the file that holds the writable layer");
+            store = made.take_value();
+        }
+        TmpfsOptions options{.size = root.layer_size(), .mode = 0755};
+        auto upper = TmpfsFileSystem::create(kernel_.memory(), options, "tmpfs", std::move(store));
         auto upper_root = TRY_BOOT(upper->root(), "the writable layer");
         auto lower_root = TRY_BOOT(base->root(), "the root file system");
         auto copied = upper_root->change(
@@ -138,7 +146,8 @@ BootResult<Ref<Mount>> Pod::make_root(const v1::RootFs& root, const IdMaps& ids)
     return TRY_BOOT(Mount::create(shown, MS_RELATIME, "none", ""), "mount the root file system");
 }
 
-BootResult<std::unique_ptr<PodContainer>> Pod::build_container(const v1::CreateContainerRequest& request) {
+BootResult<std::unique_ptr<PodContainer>> Pod::build_container(const v1::CreateContainerRequest& request,
+                                                               RequestStreams& streams) {
     auto spec = oci::parse_config(request.config());
     if (!spec.ok()) return BootError(invalid(spec.error().message(), "config"));
     auto container = std::make_unique<PodContainer>();
@@ -160,7 +169,7 @@ BootResult<std::unique_ptr<PodContainer>> Pod::build_container(const v1::CreateC
         container->user_namespace = make_ref<UserNamespace>(
             container->user_namespace, IdMaps{id_map(config.linux.uid_mappings), id_map(config.linux.gid_mappings)});
 
-    Ref<Mount> root = TRY(make_root(request.root(), container->user_namespace->ids));
+    Ref<Mount> root = TRY(make_root(request.root(), container->user_namespace->ids, streams));
     Ref<MountNamespace> mounts = MountNamespace::create(root);
     Ref<Namespaces> set = namespaces_->clone();
     set->mount = mounts;

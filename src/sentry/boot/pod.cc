@@ -175,7 +175,7 @@ void Pod::create_container(v1::CreateContainerRequest request, RequestStreams st
             return;
         }
     }
-    auto made = build_container(request);
+    auto made = build_container(request, streams);
     if (!made.ok()) return static_cast<void>(answer.fail(made.error()));
     std::unique_ptr<PodContainer> container = made.take_value();
     if (container->spec.process) {

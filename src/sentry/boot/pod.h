@@ -118,10 +118,11 @@ class Pod final : public guest_api::GuestService, private OomObserver {
     friend class PodProcess;
 
     void oom_killed(Process& victim, OomScope scope) override;
-    BootResult<std::unique_ptr<PodContainer>> build_container(const v1::CreateContainerRequest& request);
+    BootResult<std::unique_ptr<PodContainer>> build_container(const v1::CreateContainerRequest& request,
+                                                              RequestStreams& streams);
     // The root file system and its mount namespace; then everything that is mounted on it, done by `builder`, a task
     // with all capabilities.
-    BootResult<Ref<Mount>> make_root(const v1::RootFs& root, const IdMaps& ids);
+    BootResult<Ref<Mount>> make_root(const v1::RootFs& root, const IdMaps& ids, RequestStreams& streams);
     BootResult<void> add_mounts(PodContainer& container, const v1::CreateContainerRequest& request, Task& builder);
     // `source`: what /proc/mounts shows in the first column; empty: the type.
     BootResult<void> add_mount(Task& builder, const v1::Mount& mount, const std::string& source, size_t index);

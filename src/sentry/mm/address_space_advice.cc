@@ -134,7 +134,8 @@ SysResult<void> AddressSpace::sync(GuestAddr address, uint64_t size, int flags) 
     }
     for (auto& object : objects) {
         auto piece = TRY(object->backing(0, kPageSize, false));
-        if (!piece.in_memory_file && piece.host_fd >= 0 && fdatasync(piece.host_fd) != 0) return last_errno();
+        if (piece.in_memory_file || !piece.lasting || piece.host_fd < 0) continue;
+        if (fdatasync(piece.host_fd) != 0) return last_errno();
     }
     return {};
 }

@@ -59,7 +59,11 @@ void AddressSpace::invalidate(Mappable& object, uint64_t offset, uint64_t size) 
     std::unique_lock lock(state_->mutex_);
     uint64_t end = checked_add(offset, size).value_or(~uint64_t{0});
     for (const Vma& vma : state_->vmas_) {
-        if (vma.object.get() != &object || (vma.backing != Backing::kShared && vma.backing != Backing::kFile)) continue;
+        // Of a private mapping that the host copies as it is written, what was copied goes, too: the rest would soon
+        // show another owner's pages.
+        if (vma.object.get() != &object ||
+            (vma.backing != Backing::kShared && vma.backing != Backing::kFile && vma.backing != Backing::kHostPrivate))
+            continue;
         uint64_t vma_end = vma.object_offset + vma.size();
         uint64_t from = std::max(offset, vma.object_offset), to = std::min(end, vma_end);
         if (from >= to) continue;

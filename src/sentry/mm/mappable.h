@@ -24,6 +24,7 @@ class Mappable : public RefCounted {
         uint64_t offset = 0;  // in the memory file, or in the host file
         uint64_t size = 0;    // bytes from the asked offset on that are contiguous; at least a page unless past the end
         int host_fd = -1;     // !in_memory_file: borrowed, valid as long as the Mappable
+        bool lasting = true;  // !in_memory_file: it outlives the pod, so msync(2) has something to do
     };
     // The backing of [offset, offset+size) from its beginning; page-aligned. Creates pages that do not exist yet when
     // `write`. size 0 in the answer: past the end of the object (the application gets SIGBUS there).

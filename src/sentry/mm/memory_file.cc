@@ -2,6 +2,9 @@
 // the first), so that the host has a huge page there and an application's first touch only maps a present page; they
 // are zeroed when freed and recycled. Large pieces are sparse: nothing is touched before the application does, and
 // freeing punches a hole. Figures: docs/decisions/0003-memory.md.
+//
+// A store has the same regions; nothing of it is touched ahead, and what is freed is zeroed only where that is less
+// than to punch a hole.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -33,6 +36,23 @@ constexpr uint64_t kFileSize = uint64_t{1} << 45;
 constexpr uint64_t kArenaRegion = uint64_t{1} << 38;  // the first 256 GiB of the file hold arenas
 constexpr uint64_t kArenaPages = kHuge / kPageSize;
 constexpr size_t kKeptArenas = 4;  // wholly free arenas that stay touched
+// No file system's largest file is smaller, and a pod with hundreds of containers still has addresses for a store each.
+constexpr uint64_t kStoreSize = uint64_t{1} << 39;
+constexpr uint64_t kZeroed = 64 << 10;  // of a store: more is punched
+
+alignas(kPageSize) constexpr std::byte kZeros[kZeroed] = {};
+
+bool write_all(int fd, uint64_t offset, const std::byte* from, size_t size) {
+    while (size > 0) {
+        ssize_t n = ::pwrite(fd, from, size, static_cast<off_t>(offset));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        from += n;
+        offset += static_cast<uint64_t>(n);
+        size -= static_cast<size_t>(n);
+    }
+    return true;
+}
 
 // 512 pages, one bit each; set = in use.
 class Arena {
@@ -117,13 +137,31 @@ class Extents {
 
 class MemoryFile::State {
   public:
-    State(UniqueFd file, UniqueMap map, std::byte* base, uint64_t limit)
-        : file_(std::move(file)), map_(std::move(map)), base_(base), limit_(limit), large_(kArenaRegion, kFileSize) {}
+    State(UniqueFd file, UniqueMap map, std::byte* base, uint64_t size, uint64_t limit, Kind kind)
+        : file_(std::move(file)),
+          map_(std::move(map)),
+          base_(base),
+          size_(size),
+          kind_(kind),
+          limit_(limit),
+          large_(kArenaRegion, size) {}
 
     UniqueFd file_;
     UniqueMap map_;
     std::byte* base_;
+    const uint64_t size_;
+    const Kind kind_;
     std::atomic<uint64_t> limit_;
+
+    bool zero(uint64_t offset, size_t size) {
+        if (kind_ == Kind::kMemory) return guarded_zero(base_ + offset, size);
+        if (size > kZeroed && punch({offset, size})) return true;
+        for (size_t part; size > 0; offset += part, size -= part) {
+            part = std::min<uint64_t>(size, kZeroed);
+            if (!write_all(file_.get(), offset, kZeros, part)) return false;
+        }
+        return true;
+    }
 
     // Asks the host how much is in use; far below the limit only now and then, which small pieces cannot outrun.
     bool over(uint64_t limit, uint64_t size, const MemoryFile& file) {
@@ -145,14 +183,16 @@ class MemoryFile::State {
         return FileRange{*at, size};
     }
 
-    void free(FileRange range) {
+    void free(FileRange range, uint64_t touched) {
+        FileRange used{range.offset, std::min(range.size, page_up(std::min(touched, range.size)))};
         if (range.offset >= kArenaRegion) {
-            punch(range);
+            // What a disk does not give back stays taken: nobody may read there what another wrote.
+            if (used.size > 0 && !punch(used) && kind_ == Kind::kStore && !zero(used.offset, used.size)) return;
             std::lock_guard lock(mutex_);
             large_.give_back(range.offset, range.size);
             return;
         }
-        clear(range);
+        if (!clear(used) && kind_ == Kind::kStore) return;
         std::lock_guard lock(mutex_);
         for_each_arena(range, [&](Arena& arena, uint32_t start, uint32_t pages) {
             bool was_full_free = arena.used() == pages;
@@ -187,7 +227,9 @@ class MemoryFile::State {
         }
         uint64_t offset = arenas_.size() * kHuge;
         if (offset + kHuge > kArenaRegion) return Errno(ENOMEM);
-        if (arenas_.empty()) {
+        if (kind_ == Kind::kStore) {
+            // Nothing is touched ahead.
+        } else if (arenas_.empty()) {
             // A pod with one small program needs a fraction of an arena: the first one gets single pages.
             madvise(base_ + offset, kHuge, MADV_NOHUGEPAGE);
         } else {
@@ -201,10 +243,10 @@ class MemoryFile::State {
         return FileRange{offset + static_cast<uint64_t>(start) * kPageSize, size};
     }
 
-    void clear(FileRange range) { guarded_zero(base_ + range.offset, range.size); }
-    void punch(FileRange range) {
-        fallocate(file_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(range.offset),
-                  static_cast<off_t>(range.size));
+    bool clear(FileRange range) { return zero(range.offset, range.size) || punch(range); }
+    bool punch(FileRange range) {
+        return fallocate(file_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(range.offset),
+                         static_cast<off_t>(range.size)) == 0;
     }
     template <typename F>
     void for_each_arena(FileRange range, F f) {
@@ -230,41 +272,58 @@ class MemoryFile::State {
 MemoryFile::MemoryFile(std::unique_ptr<State> state) : state_(std::move(state)) {}
 MemoryFile::~MemoryFile() = default;
 
-Result<std::unique_ptr<MemoryFile>> MemoryFile::create(UniqueFd file, uint64_t limit) {
-    if (ftruncate(file.get(), static_cast<off_t>(kFileSize)) != 0) return sys_error("grow the memory file");
-    auto reserved = UniqueMap::create(kFileSize + kHuge, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE);
+Result<std::unique_ptr<MemoryFile>> MemoryFile::create(UniqueFd file, uint64_t limit, Kind kind) {
+    const bool store = kind == Kind::kStore;
+    const uint64_t size = store ? kStoreSize : kFileSize;
+    if (ftruncate(file.get(), static_cast<off_t>(size)) != 0) return sys_error("grow the memory file");
+    auto reserved = UniqueMap::create(size + kHuge, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE);
     if (!reserved.ok()) return sys_error("reserve addresses for the memory file", reserved.error().value);
     UniqueMap map = reserved.take_value();
     auto aligned = (reinterpret_cast<uintptr_t>(map.data()) + kHuge - 1) & ~(kHuge - 1);
     // SAFETY: inside the reservation above, which `map` owns.
-    void* base = mmap(reinterpret_cast<void*>(aligned), kFileSize, PROT_READ | PROT_WRITE,
+    void* base = mmap(reinterpret_cast<void*>(aligned), size, store ? PROT_READ : PROT_READ | PROT_WRITE,
                       MAP_SHARED | MAP_FIXED | MAP_NORESERVE, file.get(), 0);
     if (base == MAP_FAILED) return sys_error("map the memory file");
     // No core dump of guest memory, none of it in a child.
-    madvise(base, kFileSize, MADV_DONTDUMP);
-    auto state = std::make_unique<State>(std::move(file), std::move(map), static_cast<std::byte*>(base), limit);
+    madvise(base, size, MADV_DONTDUMP);
+    auto state =
+        std::make_unique<State>(std::move(file), std::move(map), static_cast<std::byte*>(base), size, limit, kind);
     return std::unique_ptr<MemoryFile>(new MemoryFile(std::move(state)));
 }
 
 int MemoryFile::fd() const { return state_->file_.get(); }
+MemoryFile::Kind MemoryFile::kind() const { return state_->kind_; }
 
 SysResult<FileRange> MemoryFile::allocate(uint64_t size, uint64_t align_hint) {
     auto rounded = page_up_checked(size);
-    if (!rounded || *rounded == 0 || *rounded > kFileSize) return Errno(ENOMEM);
+    if (!rounded || *rounded == 0 || *rounded > state_->size_) return Errno(ENOMEM);
     uint64_t limit = state_->limit_.load(std::memory_order_relaxed);
     if (limit != 0 && state_->over(limit, *rounded, *this)) return Errno(ENOMEM);
     return state_->allocate(*rounded, align_hint);
 }
 
-void MemoryFile::free(FileRange range) {
-    if (range.size != 0) state_->free(range);
+void MemoryFile::free(FileRange range, uint64_t touched) {
+    if (range.size != 0) state_->free(range, touched);
 }
 void MemoryFile::decommit(FileRange range) {
     if (range.size != 0) state_->decommit(range);
 }
 std::byte* MemoryFile::at(uint64_t offset, uint64_t size) {
-    CHECK(offset <= kFileSize && size <= kFileSize - offset);
+    CHECK(offset <= state_->size_ && size <= state_->size_ - offset);
     return state_->base_ + offset;
+}
+bool MemoryFile::read(uint64_t offset, std::byte* into, size_t size) const {
+    CHECK(offset <= state_->size_ && size <= state_->size_ - offset);
+    return guarded_copy(into, state_->base_ + offset, size);
+}
+bool MemoryFile::write(uint64_t offset, const std::byte* from, size_t size) {
+    CHECK(offset <= state_->size_ && size <= state_->size_ - offset);
+    if (kind() == Kind::kStore) return write_all(fd(), offset, from, size);
+    return guarded_copy(state_->base_ + offset, from, size);
+}
+bool MemoryFile::zero(uint64_t offset, size_t size) {
+    CHECK(offset <= state_->size_ && size <= state_->size_ - offset);
+    return state_->zero(offset, size);
 }
 uint64_t MemoryFile::bytes_used() const {
     struct stat status {};

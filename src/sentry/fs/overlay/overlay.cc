@@ -59,6 +59,8 @@ SysResult<Ref<Inode>> OverlayFileSystem::root() {
 
 SysResult<void> OverlayFileSystem::statfs(struct statfs& out) {
     TRY((upper_root_ ? upper_root_ : lower_roots_.front())->file_system().statfs(out));
+    // An upper layer without a size of its own lies beside the files below.
+    if (upper_root_ && out.f_blocks == 0) TRY(lower_roots_.front()->file_system().statfs(out));
     out.f_type = OVERLAYFS_SUPER_MAGIC;
     return {};
 }

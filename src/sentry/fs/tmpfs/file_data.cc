@@ -31,7 +31,7 @@ SysResult<void> SpaceAccount::charge(uint64_t bytes) {
 
 FileData::~FileData() {
     for (const Extent& extent : extents_) {
-        memory_.free(FileRange{extent.memory, extent.capacity});
+        memory_.free(FileRange{extent.memory, extent.capacity}, extent.used);
         if (account_) account_->release(extent.used);
     }
 }
@@ -101,7 +101,7 @@ bool FileData::copy_out_locked(uint64_t offset, std::byte* into, size_t size) co
         size_t part = std::min<uint64_t>(size, extent.start + extent.capacity - offset);
         uint64_t within = offset - extent.start;
         size_t real = within < extent.used ? std::min<uint64_t>(part, extent.used - within) : 0;
-        if (real > 0 && !guarded_copy(into, memory_.at(extent.memory + within, real), real)) return false;
+        if (real > 0 && !memory_.read(extent.memory + within, into, real)) return false;
         if (part > real && !guarded_zero(into + real, part - real)) return false;
         into += part;
         offset += part;
@@ -117,7 +117,7 @@ bool FileData::copy_in_locked(uint64_t offset, const std::byte* from, size_t siz
         const Extent& extent = extents_[index++];
         uint64_t within = offset - extent.start;
         size_t part = std::min<uint64_t>(size, extent.capacity - within);
-        if (!guarded_copy(memory_.at(extent.memory + within, part), from, part)) return false;
+        if (!memory_.write(extent.memory + within, from, part)) return false;
         from += part;
         offset += part;
         size -= part;
@@ -239,25 +239,24 @@ SysResult<size_t> FileData::write(IoBuffer& from, int64_t& offset, bool append) 
     return total;
 }
 
-void FileData::drop_locked(uint64_t offset, uint64_t length, std::vector<FileRange>& freed) {
+SysResult<void> FileData::drop_locked(uint64_t offset, uint64_t length, std::vector<Freed>& freed) {
     // Whole pages go; the edges are zeroed in place.
     uint64_t end = offset + length;
     uint64_t first = page_up(offset), last = page_down(end);
-    auto zero = [&](uint64_t from, uint64_t to) {
+    auto zero = [&](uint64_t from, uint64_t to) -> bool {
         size_t index = first_ending_after(from);
-        if (from >= to || index >= extents_.size() || extents_[index].start > from) return;
+        if (from >= to || index >= extents_.size() || extents_[index].start > from) return true;
         const Extent& extent = extents_[index];
         uint64_t within = from - extent.start;
-        if (within >= extent.used) return;
+        if (within >= extent.used) return true;
         uint64_t size = std::min(to - from, extent.used - within);
-        guarded_zero(memory_.at(extent.memory + within, size), size);
+        return memory_.zero(extent.memory + within, size);
     };
     if (first > last) {
-        zero(offset, end);
-        return;
+        if (!zero(offset, end)) return Errno(ENOSPC);
+        return {};
     }
-    zero(offset, first);
-    zero(last, end);
+    if (!zero(offset, first) || !zero(last, end)) return Errno(ENOSPC);
     std::vector<Extent> kept;
     kept.reserve(extents_.size() + 1);
     for (Extent& extent : extents_) {
@@ -272,7 +271,7 @@ void FileData::drop_locked(uint64_t offset, uint64_t length, std::vector<FileRan
         charged_.fetch_sub(gone, std::memory_order_relaxed);
         if (account_) account_->release(gone);
         uint64_t cut_begin = std::max(extent.start, first), cut_end = std::min(stop, last);
-        freed.push_back(FileRange{extent.memory + (cut_begin - extent.start), cut_end - cut_begin});
+        freed.push_back({FileRange{extent.memory + (cut_begin - extent.start), cut_end - cut_begin}, gone});
         if (extent.start < cut_begin) {
             Extent before = extent;
             before.capacity = cut_begin - extent.start;
@@ -289,10 +288,11 @@ void FileData::drop_locked(uint64_t offset, uint64_t length, std::vector<FileRan
         }
     }
     extents_.swap(kept);
+    return {};
 }
 
 // Tells the mappings, then gives the memory back: nobody sees a page that belongs to somebody else by now.
-void FileData::finish_drop(uint64_t offset, uint64_t length, const std::vector<FileRange>& freed) {
+void FileData::finish_drop(uint64_t offset, uint64_t length, const std::vector<Freed>& freed) {
     std::vector<Ref<AddressSpace>> spaces;
     {
         std::lock_guard lock(mappings_mutex_);
@@ -303,22 +303,22 @@ void FileData::finish_drop(uint64_t offset, uint64_t length, const std::vector<F
     uint64_t end = page_up_checked(offset + length).value_or(kMaxSize);
     for (Ref<AddressSpace>& space : spaces)
         if (end > first) space->invalidate(*this, first, end - first);
-    for (const FileRange& range : freed) memory_.free(range);
+    for (const Freed& one : freed) memory_.free(one.range, one.touched);
 }
 
 SysResult<void> FileData::resize(int64_t wanted) {
     uint64_t target = static_cast<uint64_t>(wanted);
     if (wanted < 0) return Errno(EINVAL);
     if (target > kMaxSize) return Errno(EFBIG);
-    std::vector<FileRange> freed;
+    std::vector<Freed> freed;
     uint64_t old;
     {
         std::unique_lock lock(mutex_);
         old = size();
         uint32_t seals = seals_.load(std::memory_order_relaxed);
         if ((target < old && (seals & F_SEAL_SHRINK)) || (target > old && (seals & F_SEAL_GROW))) return Errno(EPERM);
+        if (target < old) TRY(drop_locked(target, page_up(kMaxSize) - target, freed));
         size_.store(target, std::memory_order_release);
-        if (target < old) drop_locked(target, page_up(kMaxSize) - target, freed);
     }
     if (target < old) finish_drop(target, page_up(old) - target, freed);
     return {};
@@ -328,10 +328,10 @@ SysResult<void> FileData::punch(uint64_t offset, uint64_t length) {
     auto end = checked_add(offset, length);
     if (!end || *end > kMaxSize) return Errno(EINVAL);
     if (seals_.load(std::memory_order_relaxed) & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) return Errno(EPERM);
-    std::vector<FileRange> freed;
+    std::vector<Freed> freed;
     {
         std::unique_lock lock(mutex_);
-        drop_locked(offset, length, freed);
+        TRY(drop_locked(offset, length, freed));
     }
     finish_drop(offset, length, freed);
     return {};
@@ -411,6 +411,11 @@ SysResult<Mappable::Piece> FileData::backing(uint64_t offset, uint64_t length, b
     TRY(back_locked(offset, std::min(length, kMapAhead)));
     const Extent& extent = extents_[first_ending_after(offset)];
     piece.offset = extent.memory + (offset - extent.start);
+    if (memory_.kind() == MemoryFile::Kind::kStore) {
+        piece.in_memory_file = false;
+        piece.host_fd = memory_.fd();
+        piece.lasting = false;
+    }
     piece.size = std::min(length, extent.end() - offset);
     return piece;
 }

@@ -1,5 +1,5 @@
 // FileData: the bytes of a regular file that lives in the memory file: tmpfs, memfd, /dev/shm, the overlay's upper
-// layer.
+// layer; or in a store (mm/memory_file.h), where that layer has one.
 //
 // Pieces of the memory file (extents) appear as the file is written or mapped, each as large as the file was so far, so
 // that big files are a few of them; holes read as zero. Reads and writes are memcpy between the memory file and
@@ -10,6 +10,7 @@
 #pragma once
 
 #include <atomic>
+#include <memory>
 #include <mutex>
 #include <shared_mutex>
 #include <vector>
@@ -19,10 +20,13 @@
 
 namespace casemate::sentry {
 
-// Counts the bytes of a file system that has a size limit.
+// Counts the bytes of a file system that has a size limit, and owns its store if it has one: files that are mapped
+// outlive their file system.
 class SpaceAccount : public RefCounted {
   public:
-    explicit SpaceAccount(uint64_t limit) : limit_(limit) {}
+    explicit SpaceAccount(uint64_t limit, std::unique_ptr<MemoryFile> store = nullptr)
+        : limit_(limit), store_(std::move(store)) {}
+    MemoryFile* store() const { return store_.get(); }
     SysResult<void> charge(uint64_t bytes);  // ENOSPC
     void release(uint64_t bytes) { used_.fetch_sub(bytes, std::memory_order_relaxed); }
     uint64_t used() const { return used_.load(std::memory_order_relaxed); }
@@ -31,11 +35,13 @@ class SpaceAccount : public RefCounted {
 
   private:
     std::atomic<uint64_t> used_{0}, limit_;
+    const std::unique_ptr<MemoryFile> store_;
 };
 
 class FileData final : public Mappable {
   public:
-    FileData(MemoryFile& memory, Ref<SpaceAccount> account) : memory_(memory), account_(std::move(account)) {}
+    FileData(MemoryFile& memory, Ref<SpaceAccount> account)
+        : account_(std::move(account)), memory_(account_ && account_->store() ? *account_->store() : memory) {}
     ~FileData() override;
 
     SysResult<size_t> read(IoBuffer& into, int64_t offset);
@@ -76,13 +82,17 @@ class FileData final : public Mappable {
     // False: the host had no page for it (the pod is at its limit).
     bool copy_out_locked(uint64_t offset, std::byte* into, size_t size) const;
     bool copy_in_locked(uint64_t offset, const std::byte* from, size_t size);
-    // Takes [offset, offset+size) away; what is to be freed lands in `freed`.
-    void drop_locked(uint64_t offset, uint64_t size, std::vector<FileRange>& freed);
-    void finish_drop(uint64_t offset, uint64_t size, const std::vector<FileRange>& freed);
+    struct Freed {
+        FileRange range;
+        uint64_t touched;
+    };
+    // Takes [offset, offset+size) away; what is to be freed lands in `freed`. ENOSPC: an edge could not be zeroed.
+    SysResult<void> drop_locked(uint64_t offset, uint64_t size, std::vector<Freed>& freed);
+    void finish_drop(uint64_t offset, uint64_t size, const std::vector<Freed>& freed);
     SysResult<void> write_piece(const std::byte* from, size_t size, int64_t& offset, bool append);
 
-    MemoryFile& memory_;
     const Ref<SpaceAccount> account_;
+    MemoryFile& memory_;  // the account's store if it has one
     mutable std::shared_mutex mutex_;
     std::vector<Extent> extents_;  // guarded by mutex_; by start, not overlapping
     std::atomic<uint64_t> size_{0}, charged_{0};

@@ -81,15 +81,17 @@ SysResult<TmpfsOptions> TmpfsOptions::parse(std::string_view text, uint64_t tota
     return options;
 }
 
-TmpfsFileSystem::TmpfsFileSystem(MemoryFile& memory, const TmpfsOptions& options, const char* type)
+TmpfsFileSystem::TmpfsFileSystem(MemoryFile& memory, const TmpfsOptions& options, const char* type,
+                                 std::unique_ptr<MemoryFile> store)
     : memory_(memory),
       type_(type),
       options_(options),
-      space_(make_ref<SpaceAccount>(options.size)),
+      space_(make_ref<SpaceAccount>(options.size, std::move(store))),
       inode_limit_(options.inodes) {}
 
-Ref<TmpfsFileSystem> TmpfsFileSystem::create(MemoryFile& memory, const TmpfsOptions& options, const char* type) {
-    return Ref<TmpfsFileSystem>::adopt(new TmpfsFileSystem(memory, options, type));
+Ref<TmpfsFileSystem> TmpfsFileSystem::create(MemoryFile& memory, const TmpfsOptions& options, const char* type,
+                                             std::unique_ptr<MemoryFile> store) {
+    return Ref<TmpfsFileSystem>::adopt(new TmpfsFileSystem(memory, options, type, std::move(store)));
 }
 
 SysResult<Ref<Inode>> TmpfsFileSystem::root() {
@@ -140,7 +142,7 @@ SysResult<void> TmpfsFileSystem::statfs(struct statfs& out) {
         uint64_t used = std::min(space_->used(), limit);
         out.f_blocks = limit / 4096;
         out.f_bfree = out.f_bavail = (limit - used) / 4096;
-    } else if (memory_.limit() != 0) {
+    } else if (memory_.limit() != 0 && space_->store() == nullptr) {
         out.f_blocks = memory_.limit() / 4096;
         uint64_t used = std::min(memory_.bytes_used(), memory_.limit());
         out.f_bfree = out.f_bavail = (memory_.limit() - used) / 4096;

@@ -27,7 +27,9 @@ class TmpfsInode;
 
 class TmpfsFileSystem final : public FileSystem {
   public:
-    static Ref<TmpfsFileSystem> create(MemoryFile& memory, const TmpfsOptions& options, const char* type = "tmpfs");
+    // `store`: where the content lies instead of in `memory`.
+    static Ref<TmpfsFileSystem> create(MemoryFile& memory, const TmpfsOptions& options, const char* type = "tmpfs",
+                                       std::unique_ptr<MemoryFile> store = nullptr);
 
     const char* type() const override { return type_; }
     SysResult<Ref<Inode>> root() override;
@@ -41,7 +43,8 @@ class TmpfsFileSystem final : public FileSystem {
 
   private:
     friend class TmpfsInode;
-    TmpfsFileSystem(MemoryFile& memory, const TmpfsOptions& options, const char* type);
+    TmpfsFileSystem(MemoryFile& memory, const TmpfsOptions& options, const char* type,
+                    std::unique_ptr<MemoryFile> store);
     void drop_caches() override;
 
     MemoryFile& memory_;
