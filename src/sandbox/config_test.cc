@@ -17,7 +17,7 @@ class ConfigTest : public testing::Test {
 };
 
 TEST_F(ConfigTest, values_and_where_they_came_from) {
-    write("engine = \"sentry\"\nmemory = \"512m\"\nenable_annotations = [\"cpus\"]\n");
+    write("engine = \"sentry\"\nmemory = \"512m\"\nenable_annotations = [\"cpus\", \"root_overlay\"]\n");
     auto config = load_config(path_);
     ASSERT_TRUE(config.ok()) << config.error().message();
     EXPECT_EQ(config->engine, "sentry");
@@ -26,6 +26,11 @@ TEST_F(ConfigTest, values_and_where_they_came_from) {
     EXPECT_EQ(config->origin("cpus"), "built-in");
     EXPECT_TRUE(apply_annotation(*config, "dev.casemate.cpus", "3").ok());
     EXPECT_EQ(config->cpus, 3u);
+    EXPECT_EQ(config->root_overlay, "none");
+    EXPECT_TRUE(apply_annotation(*config, "dev.casemate.root_overlay", "self").ok());
+    EXPECT_EQ(config->root_overlay, "self");
+    EXPECT_FALSE(apply_annotation(*config, "dev.casemate.root_overlay", "here").ok());
+    EXPECT_FALSE(apply_annotation(*config, "dev.casemate.root_overlay_size", "1g").ok());
     EXPECT_FALSE(apply_annotation(*config, "dev.casemate.engine", "microvm").ok());
     EXPECT_FALSE(apply_annotation(*config, "dev.casemate.libexec", "/tmp").ok());
     EXPECT_FALSE(apply_annotation(*config, "dev.casemate.nonsense", "1").ok());
@@ -43,7 +48,8 @@ TEST_F(ConfigTest, an_unknown_key_is_an_error_with_its_line) {
 }
 
 TEST_F(ConfigTest, bad_values_and_bad_syntax_name_the_line) {
-    for (const char* text : {"engine = \"fast\"\n", "engine = \n", "cpus = \"many\"\n", "debug = 3\n", "[engine]\n"}) {
+    for (const char* text : {"engine = \"fast\"\n", "engine = \n", "cpus = \"many\"\n", "debug = 3\n", "[engine]\n",
+                             "root_overlay = \"there\"\n", "root_overlay_size = \"big\"\n"}) {
         write(text);
         auto config = load_config(path_);
         ASSERT_FALSE(config.ok()) << text;
