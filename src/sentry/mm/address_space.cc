@@ -90,8 +90,11 @@ SysResult<GuestAddr> AddressSpace::map(const MapRequest& request) {
     if (!backed.ok()) return backed.take_error();
     if (replace) {
         // Where the new pages cover all, MAP_FIXED replaces the old ones in one step; holes need the unmap first.
+        GuestAddr covered = start;
+        for (const MapOrder& order : changes.orders)
+            if (order.kind == MapOrder::Kind::kMap && order.address == covered) covered += order.size;
         Changes removal;
-        state_->remove(start, start + size, removal);
+        state_->remove(start, start + size, removal, covered < start + size);
         changes.orders.insert(changes.orders.begin(), removal.orders.begin(), removal.orders.end());
         changes.to_free = std::move(removal.to_free);
         changes.dropped = std::move(removal.dropped);
@@ -101,7 +104,9 @@ SysResult<GuestAddr> AddressSpace::map(const MapRequest& request) {
     SysResult<void> done;
     bool at_own_place = !replace && state_->batch_.empty();
     bool within = start >= state_->deferred_start_ && start + size <= state_->deferred_end_;
-    if (request.more_follow && !state_->batching_ && vma.backing != Backing::kHostPrivate && (at_own_place || within)) {
+    // Data is touched at once: what ld.so maps with it becomes zero at its end.
+    bool later = request.more_follow && !state_->batching_ && !(vma.protection & PROT_WRITE);
+    if (later && (at_own_place || within)) {
         if (at_own_place) {
             state_->deferred_start_ = start;
             state_->deferred_end_ = start + size;

@@ -425,10 +425,16 @@ TEST_F(AddressSpaceTest, PartsOfAProgramAreMappedTogether) {
                             .object = Ref<Mappable>(object),
                             .offset = page * kPageSize});
     };
+    ASSERT_TRUE(part(2, PROT_READ | PROT_EXEC).ok());
+    // Data comes at once and brings all of them along.
     ASSERT_TRUE(part(1, PROT_READ | PROT_WRITE).ok());
-    ASSERT_TRUE(part(1, PROT_READ | PROT_WRITE).ok());  // the first copy is not freed before it is replaced
+    EXPECT_EQ(app(whole)[0], 0);
+    ASSERT_TRUE(space_->copy_out(whole + kPageSize, "old", 4).ok());
+    ASSERT_TRUE(part(1, PROT_READ | PROT_WRITE).ok());
+    EXPECT_EQ(app(whole)[kPageSize], 0);
     ASSERT_TRUE(space_->copy_out(whole + kPageSize, "data", 5).ok());
-    // Whatever comes next brings all of them along.
+    // So does whatever else comes next.
+    ASSERT_TRUE(part(4, PROT_READ).ok());
     ASSERT_TRUE(space_
                     ->map({.address = whole + 2 * kPageSize,
                            .size = kPageSize,
