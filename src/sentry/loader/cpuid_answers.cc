@@ -284,7 +284,8 @@ bool answer_cpuid(std::span<std::byte> code, size_t used, AskCpuid ask) {
         if (!site) site = branch_at(code, i);
         if (!site) continue;
         const Thunk thunk(*site, code, free, ask);
-        if (thunk.code().size() > code.size() - std::min(free, code.size())) continue;
+        // Whatever the file holds, no more is asked than there is room for.
+        if (thunk.code().size() > code.size() - std::min(free, code.size())) break;
         std::ranges::copy(thunk.code(), code.begin() + static_cast<ptrdiff_t>(free));
         const auto distance = static_cast<uint32_t>(free - (i + kMoveSize));
         code[i] = std::byte{0xe9};

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
+#include <array>
 #include <cstring>
 #include <fstream>
 #include <initializer_list>
@@ -193,6 +194,21 @@ TEST(CpuidAnswers, NeedsRoomThatNobodyUses) {
     EXPECT_FALSE(answer_cpuid(used.page(), used.used(), made_up));
     used.page()[kPage - 1] = std::byte{0};
     EXPECT_TRUE(answer_cpuid(used.page(), used.used(), made_up));
+}
+
+int asked;
+
+TEST(CpuidAnswers, HostileCodeAsksNoMoreThanFits) {
+    std::vector<std::byte> code(256 * kPage);
+    const size_t used = code.size() - kPage / 2;
+    constexpr std::array<unsigned char, 7> kSite = {0xb8, 1, 0, 0, 0, 0x0f, 0xa2};
+    for (size_t i = 1; i + kSite.size() <= used; i += kSite.size()) std::memcpy(&code[i], kSite.data(), kSite.size());
+    asked = 0;
+    EXPECT_TRUE(answer_cpuid(code, used, [](uint32_t leaf, uint32_t part) {
+        ++asked;
+        return made_up(leaf, part);
+    }));
+    EXPECT_LE(asked, 100);
 }
 
 // Of what is behind the code nothing is run but what was put there, and of the code only jumps are new.
