@@ -436,6 +436,7 @@ SysResult<void> OverlayInode::put_whiteout(std::string_view name) {
 SysResult<void> OverlayInode::make_opaque(Inode& directory) { return directory.set_xattr(kOpaque, "y", 0); }
 
 SysResult<Ref<Inode>> OverlayInode::create(std::string_view name, const NewInode& properties) {
+    if (S_ISCHR(properties.mode) && properties.device == 0) return Errno(EPERM);  // it would be a whiteout
     TRY(copy_up());
     bool covered = TRY(remove_whiteout(name));
     auto fresh = upper()->create(name, properties);
