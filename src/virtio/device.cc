@@ -1,6 +1,7 @@
 #include "virtio/device.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 namespace casemate::virtio {
@@ -75,6 +76,15 @@ bool Device::pop(uint16_t index, Chain& chain) {
 
 void Device::publish(uint16_t index) {
     if (queues_[index].publish()) interrupt_->signal_queue(index);
+}
+
+void Device::publish(std::initializer_list<uint16_t> queues) {
+    std::array<uint16_t, 4> wanted;
+    CHECK(queues.size() <= wanted.size());
+    size_t count = 0;
+    for (uint16_t index : queues)
+        if (queues_[index].publish()) wanted[count++] = index;
+    if (count > 0) interrupt_->signal_queues({wanted.data(), count});
 }
 
 void Device::fail(const char* why) {

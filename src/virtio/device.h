@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -36,6 +37,10 @@ class Interrupt {
   public:
     virtual ~Interrupt() = default;
     virtual void signal_queue(uint16_t queue) = 0;
+    // At once, where one interrupt says it for all of them.
+    virtual void signal_queues(std::span<const uint16_t> queues) {
+        for (uint16_t queue : queues) signal_queue(queue);
+    }
     // The configuration space changed.
     virtual void signal_config() = 0;
     // The driver broke the rules: DEVICE_NEEDS_RESET. `why` is for the log.
@@ -99,6 +104,7 @@ class Device {
     bool pop(uint16_t queue, Chain& chain);
     // Publishes what was pushed, with an interrupt if the driver wants one.
     void publish(uint16_t queue);
+    void publish(std::initializer_list<uint16_t> queues);
     void fail(const char* why);
     // on_notify() once more on the loop's next turn, or after a while: so that a flood of requests is worked off in
     // turns with other devices.

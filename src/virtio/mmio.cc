@@ -51,6 +51,8 @@ MmioTransport::~MmioTransport() {
 
 void MmioTransport::signal_queue(uint16_t) { interrupt(VIRTIO_MMIO_INT_VRING); }
 
+void MmioTransport::signal_queues(std::span<const uint16_t>) { interrupt(VIRTIO_MMIO_INT_VRING); }
+
 void MmioTransport::signal_config() { interrupt(VIRTIO_MMIO_INT_CONFIG); }
 
 void MmioTransport::interrupt(uint32_t bits) {

@@ -63,6 +63,7 @@ class MmioTransport final : public Interrupt {
 
     // Interrupt:
     void signal_queue(uint16_t queue) override;
+    void signal_queues(std::span<const uint16_t> queues) override;
     void signal_config() override;
     void needs_reset(const char* why) override;
 

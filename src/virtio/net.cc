@@ -43,6 +43,7 @@ NetDevice::NetDevice(DeviceLoop& loop, Options options)
                  if (!working()) return watch_.want(0);
                  if ((events & (EPOLLOUT | EPOLLERR)) != 0 && wait_for_room_) transmit();
                  if (working() && (events & (EPOLLIN | EPOLLERR | EPOLLHUP)) != 0) receive();
+                 show_work();
              }),
       receive_limit_(options_.receive_frames, options_.receive_bytes),
       transmit_limit_(options_.transmit_frames, options_.transmit_bytes),
@@ -105,10 +106,16 @@ void NetDevice::watch() {
 }
 
 void NetDevice::on_notify(uint16_t index) {
-    if (index == kReceive)
-        receive();
-    else
-        transmit();
+    if (index == kTransmit) transmit();
+    // What was sent has often been answered by then (a stream's peer on this host: in the same call).
+    if (working() && (index == kReceive || wait_for_input_)) receive();
+    show_work();
+}
+
+void NetDevice::show_work() {
+    if (!active()) return;
+    publish({kTransmit, kReceive});
+    watch();
 }
 
 void NetDevice::receive() {
@@ -144,9 +151,6 @@ void NetDevice::receive() {
         if (delivered == Delivered::kYes) receive_limit_.spend(frame_bytes_);
         frame_bytes_ = 0;
     }
-    if (!active()) return;
-    publish(kReceive);
-    watch();
 }
 
 NetDevice::Delivered NetDevice::deliver() {
@@ -236,9 +240,6 @@ void NetDevice::transmit() {
         // Sent, or refused by the tap, or no frame: gone in any case.
         frames.push(chain_, 0);
     }
-    if (!active()) return;
-    publish(kTransmit);
-    watch();
 }
 
 }  // namespace casemate::virtio

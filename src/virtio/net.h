@@ -51,10 +51,12 @@ class NetDevice final : public Device {
     static constexpr size_t kMaxFrame = 65535 + 18;  // Ethernet header and a VLAN tag
 
     void set_offloads();
+    // These two work on a queue; then show_work(): one interrupt for both.
     void receive();
     enum class Delivered { kYes, kNoRoom, kDropped };
     Delivered deliver();
     void transmit();
+    void show_work();
     bool allowed(const void* header) const;
     void watch();
 

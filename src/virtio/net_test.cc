@@ -101,6 +101,21 @@ TEST_F(NetTest, ALargeFrameTakesSeveralBuffers) {
     EXPECT_EQ(driver->queue(0).used_index(), 5);
 }
 
+TEST_F(NetTest, AnAnswerThatIsThereComesWithTheSentFrame) {
+    make();
+    offer(1000);
+    machine.turn();  // the driver is ready: from now on the tap is listened to
+    uint64_t gpa = machine.put(frame(60).data(), 72);
+    driver->queue(1).add({{gpa, 72}});
+    int before = driver->interrupts;
+    driver->write(VIRTIO_MMIO_QUEUE_NOTIFY, 1);
+    ASSERT_EQ(::send(wire.get(), frame(60).data(), 72, 0), 72);
+    machine.turn(1);
+    EXPECT_EQ(driver->queue(1).used_index(), 1);
+    EXPECT_EQ(driver->queue(0).used_index(), 1);
+    EXPECT_EQ(driver->interrupts - before, 1);
+}
+
 TEST_F(NetTest, WithoutRoomAFrameWaits) {
     make();
     offer(1000);

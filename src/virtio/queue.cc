@@ -66,7 +66,12 @@ size_t ChainBuffer::skip(size_t length) {
 
 size_t ChainBuffer::take(size_t length, std::vector<iovec>& into) {
     return advance(length, [&](const GuestSlice& slice, size_t offset, size_t part, size_t) {
-        into.push_back(slice.part(offset, part).for_host_call());
+        iovec piece = slice.part(offset, part).for_host_call();
+        // A driver's pages often adjoin; the host's calls are cheaper for fewer pieces.
+        if (!into.empty() && static_cast<char*>(into.back().iov_base) + into.back().iov_len == piece.iov_base)
+            into.back().iov_len += piece.iov_len;
+        else
+            into.push_back(piece);
     });
 }
 
@@ -154,7 +159,8 @@ SysResult<bool> Queue::pop(Chain& chain) {
 
 SysResult<void> Queue::walk(uint16_t head, Chain& chain) {
     const char* table = descriptors_;
-    std::vector<GuestSlice> table_slices;  // of an indirect table: it may cross regions
+    bool direct = true;
+    std::vector<GuestSlice> table_slices;  // of an indirect table that crosses regions: then there is no `table`
     uint32_t table_size = size_;
     uint32_t index = head;
     uint64_t bytes = 0;
@@ -179,13 +185,15 @@ SysResult<void> Queue::walk(uint16_t head, Chain& chain) {
         }
         if ((d.flags & VRING_DESC_F_INDIRECT) != 0) {
             if (!indirect_) return fail("indirect descriptor that was not negotiated");
-            if (table != descriptors_) return fail("indirect descriptor in an indirect table");
+            if (!direct) return fail("indirect descriptor in an indirect table");
             if ((d.flags & VRING_DESC_F_NEXT) != 0) return fail("indirect descriptor that has a next one");
             if (d.length == 0 || d.length % sizeof(Descriptor) != 0) return fail("odd size of an indirect table");
             if (d.length / sizeof(Descriptor) > size_) return fail("indirect table larger than the queue");
-            if (!memory_->append_slices(GuestAddr{d.address}, d.length, table_slices))
+            auto whole = memory_->contiguous(GuestAddr{d.address}, d.length, 1);
+            table = whole.ok() ? *whole : nullptr;
+            if (table == nullptr && !memory_->append_slices(GuestAddr{d.address}, d.length, table_slices))
                 return fail("indirect table that is not in RAM");
-            table = nullptr;
+            direct = false;
             table_size = static_cast<uint32_t>(d.length / sizeof(Descriptor));
             index = 0;
             ++left;  // it holds no data: as many descriptors may follow as the queue has

@@ -44,7 +44,8 @@ class ChainBuffer {
     bool write_all(const T& from) {
         return remaining_ >= sizeof(T) && write(&from, sizeof(T)) == sizeof(T);
     }
-    // Takes the next `length` bytes (fewer if there are fewer) as iovecs for host calls, appended to `into`.
+    // Takes the next `length` bytes (fewer if there are fewer) as iovecs for host calls, appended to `into`; what
+    // adjoins in memory is one.
     size_t take(size_t length, std::vector<iovec>& into);
     // Splits the last `length` bytes off: a trailer such as a status byte. False if there are fewer.
     bool split_tail(size_t length, ChainBuffer& tail);

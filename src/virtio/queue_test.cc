@@ -100,6 +100,18 @@ TEST_F(QueueTest, BuffersAreStreamsOverTheirParts) {
     EXPECT_FALSE(tail.read_all(number));
 }
 
+TEST_F(QueueTest, AdjoiningPartsAreOneForTheHost) {
+    make();
+    uint64_t a = machine.put("abcdef", 6), b = machine.put("gh", 2);
+    driver.add({{a, 2}, {a + 2, 4}, {b, 2}, {a, 1}});
+    ASSERT_TRUE(pops());
+    std::vector<iovec> parts;
+    EXPECT_EQ(chain.readable.take(9, parts), 9u);
+    std::vector<std::string> texts;
+    for (const iovec& part : parts) texts.emplace_back(static_cast<char*>(part.iov_base), part.iov_len);
+    EXPECT_EQ(texts, (std::vector<std::string>{"abcdef", "gh", "a"}));
+}
+
 TEST_F(QueueTest, RefusesSizesAndPlaces) {
     FakeQueue good(machine, 8);
     auto error = [&](auto change) {
