@@ -5,6 +5,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/epoll.h>
@@ -115,6 +116,72 @@ CASE(bytes_come_from_another_process) {
         }
         EXPECT_EXIT(pid, 0);
     });
+}
+
+// Who is told by poll or epoll what to read may be given it beforehand: all of it once, and in order.
+CASE(what_was_polled_for_is_read_once) {
+    constexpr unsigned kRounds = 3'000;
+    constexpr int kPairs = 4;
+    struct Message {
+        unsigned number;
+        char filling[300];
+    };
+    auto size_of = [](unsigned number) { return sizeof(unsigned) + number % 280; };
+    auto expect = [&](const Message& message, ssize_t size, unsigned wanted) {
+        EXPECT_EQ(message.number, wanted);
+        EXPECT_EQ((size_t)size, size_of(wanted));
+    };
+    Pair pairs[kPairs];
+    pid_t servers[kPairs];
+    for (int i = 0; i < kPairs; ++i) {
+        pairs[i] = unix_pair();
+        servers[i] = child([&] {
+            const int epoll = OK(epoll_create1(0));
+            epoll_event event{EPOLLIN, {}};
+            OK(epoll_ctl(epoll, EPOLL_CTL_ADD, pairs[i].reader, &event));
+            for (unsigned round = 0; round < kRounds;) {
+                Message message{};
+                const ssize_t size = recv(pairs[i].reader, &message, sizeof(message), 0);
+                if (size < 0) {
+                    EXPECT_EQ(errno, EAGAIN);
+                    EXPECT_EQ(OK(epoll_wait(epoll, &event, 1, 20'000)), 1);
+                    continue;
+                }
+                expect(message, size, round++);
+                EXPECT_EQ(OK(send(pairs[i].reader, &message, (size_t)size, 0)), size);
+            }
+        });
+    }
+    pollfd polled[kPairs];
+    unsigned rounds[kPairs] = {};
+    Message message{};
+    for (int i = 0; i < kPairs; ++i) {
+        polled[i] = {pairs[i].writer, POLLIN, 0};
+        OK(send(pairs[i].writer, &message, size_of(0), 0));
+    }
+    for (int left = kPairs; left > 0;) {
+        EXPECT(OK(poll(polled, kPairs, 20'000)) > 0);
+        for (int i = 0; i < kPairs; ++i) {
+            if ((polled[i].revents & POLLIN) == 0) continue;
+            // Every now and then it is read in two parts, or by another call.
+            message = {};
+            ssize_t size = 0;
+            if (rounds[i] % 5 == 3) size = OK(recv(polled[i].fd, &message, 2, 0));
+            if (rounds[i] % 7 == 6) FAILS(recv(polled[i].fd, (void*)1, 300, 0), EFAULT);
+            size += rounds[i] % 3 == 2
+                        ? OK(read(polled[i].fd, (char*)&message + size, sizeof(message) - (size_t)size))
+                        : OK(recv(polled[i].fd, (char*)&message + size, sizeof(message) - (size_t)size, 0));
+            expect(message, size, rounds[i]);
+            if (++rounds[i] == kRounds) {
+                polled[i].fd = -1;
+                --left;
+                continue;
+            }
+            message.number = rounds[i];
+            OK(send(polled[i].fd, &message, size_of(rounds[i]), 0));
+        }
+    }
+    for (const pid_t pid : servers) EXPECT_EXIT(pid, 0);
 }
 
 CASE(an_edge_is_never_lost) {

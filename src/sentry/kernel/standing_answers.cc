@@ -26,6 +26,43 @@ StandingAnswers::Entry::~Entry() {
     take_down();
 }
 
+void StandingAnswers::Entry::take_down() {
+    place_.word->store(0, std::memory_order_seq_cst);
+    std::lock_guard lock(mutex_);
+    if (offered_) offered_->end();
+}
+
+void StandingAnswers::Entry::offer(Task& task) {
+    constexpr uint32_t kPatience = 4, kPause = 64;
+    // Who is told that there is something finds it, also before the event comes here.
+    place_.word->store(0, std::memory_order_seq_cst);
+    if (pause_ > 0) {
+        --pause_;
+        return;
+    }
+    auto file = task.files().get(fd_);
+    Socket* socket = file.ok() ? (*file)->as_socket() : nullptr;
+    if (socket == nullptr || socket->waiters().get() != keep_.get() || !(*file)->nonblocking()) return;
+    // Under the stream's lock, which is not taken while this one is held.
+    auto offer = socket->offer_read(kMostOffered, [&](size_t size) -> Ref<OfferedRead> {
+        std::lock_guard lock(mutex_);
+        if (offered_) {
+            in_vain_ = offered_->end() > 0 ? 0 : in_vain_ + 1;
+            offered_ = nullptr;
+        }
+        if (in_vain_ >= kPatience) {
+            in_vain_ = 0;
+            pause_ = kPause;
+            return nullptr;
+        }
+        const OfferPlace place =
+            task.app().offer_place({static_cast<uint32_t>(number_), static_cast<uint32_t>(fd_), size});
+        if (place.word == nullptr || place.room < size) return nullptr;
+        return offered_ = make_ref<OfferedRead>(place_, place, size);
+    });
+    if (offer && !((*file)->nonblocking() && may_stand(task, number_, fd_, **file))) take_down();
+}
+
 bool StandingAnswers::Entry::notified(uint32_t) {
     take_down();
     return false;
@@ -50,7 +87,13 @@ bool StandingAnswers::stands(Task& task, uint64_t number, int fd, File& file, So
 void StandingAnswers::put_up(Task& task, uint64_t number, int fd, File& file, Socket& socket, bool nothing) {
     std::unique_ptr<Entry>& entry = entries_[static_cast<uint32_t>(fd) % kEntries];
     if (!entry || !entry->is(socket.waiters().get(), number, fd)) {
-        if (!nothing || !file.nonblocking() || !socket.tells_at_once()) return;
+        if (!file.nonblocking() || !socket.tells_at_once()) return;
+        SeenRead& seen = seen_reads_[static_cast<uint32_t>(fd) % kEntries];
+        const SeenRead now{socket.waiters().get(), number, fd};
+        if (!nothing && seen != now) {
+            seen = now;
+            return;
+        }
         entry.reset();
         const StandingPlace place =
             task.app().place_for({static_cast<uint32_t>(number), static_cast<uint32_t>(fd), -EAGAIN});
@@ -61,6 +104,11 @@ void StandingAnswers::put_up(Task& task, uint64_t number, int fd, File& file, So
     }
     entry->put_up();
     if (!stands(task, number, fd, file, socket)) entry->take_down();
+}
+
+void StandingAnswers::offer_known(Task& task) {
+    for (std::unique_ptr<Entry>& entry : entries_)
+        if (entry && entry->reads()) entry->offer(task);
 }
 
 void StandingAnswers::put_up_end(Task& task, int fd, File& file, int64_t end) {

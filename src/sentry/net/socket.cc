@@ -58,6 +58,7 @@ SysResult<SocketAddress> Socket::peer_address() { return Errno(EOPNOTSUPP); }
 SysResult<bool> Socket::set_family_option(Task&, int, int, std::span<const std::byte>) { return false; }
 SysResult<OptionBytes> Socket::get_family_option(Task&, int, int, size_t) { return OptionBytes(); }
 
+Ref<OfferedRead> Socket::offer_read(size_t, const OfferMaker&) { return nullptr; }
 SysResult<void> Socket::prepare_map(MapRequest&) { return Errno(ENODEV); }
 
 SysResult<void> Socket::attach_filter(Task& task, std::span<const std::byte> value) {

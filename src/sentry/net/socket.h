@@ -19,6 +19,7 @@
 #include "sentry/net/address.h"
 #include "sentry/net/control.h"
 #include "sentry/net/network.h"
+#include "sentry/net/stream.h"
 #include "sentry/net/waiters.h"
 #include "sentry/vfs/file.h"
 
@@ -117,6 +118,9 @@ class Socket : public RefCounted {
     virtual uint32_t poll_events() = 0;
     // A stream whose waiters hear of each event before whoever caused it goes on.
     virtual bool tells_at_once() const { return false; }
+    // Offers what can be read, if it is all and not more than `most` bytes, where `place`(size) says: to a reader that
+    // does not ask who sent it.
+    virtual Ref<OfferedRead> offer_read(size_t most, const OfferMaker& place);
     // mmap of its descriptor. ENODEV.
     virtual SysResult<void> prepare_map(MapRequest& request);
     // Bytes that SIOCINQ and SIOCOUTQ tell.

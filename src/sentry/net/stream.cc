@@ -101,6 +101,7 @@ StreamDirection::Progress StreamDirection::write_then(IoBuffer& from, size_t lim
     size_t want, tail, mask;
     {
         std::lock_guard lock(mutex_);
+        end_offer_locked();
         if (ended_ || reader_gone_) return {.ended = true};
         if (size_ >= limit) {
             wake_wanted_ = true;
@@ -173,6 +174,7 @@ StreamDirection::Progress StreamDirection::read_by(size_t want, Reading& reading
     {
         std::lock_guard one_reader(read_mutex_);
         std::unique_lock lock(mutex_);
+        end_offer_locked();
         size_t seen = reading.peek ? std::min(reading.peeked, size_) : 0;
         if (size_ == seen) return {.would_block = !ended_, .ended = ended_};
         size_t mark_index = 0;
@@ -257,6 +259,28 @@ StreamDirection::Progress StreamDirection::skip(size_t size, Reading& reading) {
     return read_by(size, reading, [](const std::byte*, size_t part) { return SysResult<size_t>(part); });
 }
 
+void StreamDirection::end_offer_locked() {
+    if (!offer_) return;
+    if (const size_t taken = std::exchange(offer_, nullptr)->end()) drop_locked(taken);
+}
+
+Ref<OfferedRead> StreamDirection::offer(size_t most, const OfferMaker& place) {
+    std::unique_lock one_reader(read_mutex_, std::try_to_lock);
+    if (!one_reader) return nullptr;
+    std::lock_guard lock(mutex_);
+    end_offer_locked();
+    if (size_ == 0 || size_ > most || ended_ || reader_gone_ || writing_ || wake_wanted_ || !marks_.empty())
+        return nullptr;
+    offer_ = place(size_);
+    if (!offer_) return nullptr;
+    offer_->make([&](std::byte* to) {
+        const size_t first = std::min(size_, allocated_ - head_);
+        memcpy(to, ring_.get() + head_, first);
+        memcpy(to + first, ring_.get(), size_ - first);
+    });
+    return offer_;
+}
+
 void StreamDirection::end() {
     {
         std::lock_guard one_writer(write_mutex_);  // what is being written comes before the end
@@ -273,6 +297,7 @@ bool StreamDirection::close_reader() {
     bool unread;
     {
         std::lock_guard lock(mutex_);
+        end_offer_locked();
         unread = size_ > 0;
         reader_gone_ = ended_ = true;
         marks.swap(marks_);
@@ -286,6 +311,7 @@ bool StreamDirection::close_reader() {
 
 bool StreamDirection::readable() {
     std::lock_guard lock(mutex_);
+    end_offer_locked();
     return size_ > 0 || ended_;
 }
 bool StreamDirection::ended() {
@@ -298,21 +324,27 @@ bool StreamDirection::reader_gone() {
 }
 size_t StreamDirection::bytes() {
     std::lock_guard lock(mutex_);
+    end_offer_locked();
     return size_;
 }
 
 uint64_t StreamDirection::position() {
     std::lock_guard lock(mutex_);
+    end_offer_locked();
     return position_;
 }
 
 StreamDirection::Total StreamDirection::total() {
     std::lock_guard lock(mutex_);
+    end_offer_locked();
     return {position_ + size_, writes_};
 }
 
 bool StreamDirection::writable(size_t limit) {
     std::lock_guard lock(mutex_);
+    // Who writes looks here all the time: an offer ends only where that may tell something else.
+    if (size_ <= limit / 2) return true;
+    end_offer_locked();
     if (size_ <= limit / 2) return true;
     wake_wanted_ = true;
     wake_below_ = limit / 2;

@@ -12,12 +12,15 @@
 #include <mutex>
 #include <vector>
 
+#include "sentry/kernel/offered_read.h"
 #include "sentry/mm/io_buffer.h"
 #include "sentry/net/passenger.h"
 #include "sentry/net/waiters.h"
 #include "sentry/vfs/small_mutex.h"
 
 namespace casemate::sentry {
+
+using OfferMaker = std::function<Ref<OfferedRead>(size_t size)>;
 
 class StreamDirection {
   public:
@@ -50,6 +53,10 @@ class StreamDirection {
     Progress read(IoBuffer& into, Reading& reading, size_t most = SIZE_MAX);
     // As a read that throws away what it reads (MSG_TRUNC of TCP).
     Progress skip(size_t size, Reading& reading);
+
+    // Socket::offer_read. While it is up no writer waits for room, and nobody else reads: whoever looks at the stream
+    // ends it first.
+    Ref<OfferedRead> offer(size_t most, const OfferMaker& place);
 
     // No more bytes will be written; what is there can still be read.
     void end();
@@ -87,6 +94,7 @@ class StreamDirection {
     void reserve_locked(size_t size);
     void drop_locked(size_t size);
     bool wakes_writer_locked();
+    void end_offer_locked();
 
     // The one who copies in, and the one who copies out; then mutex_.
     SmallMutex write_mutex_, read_mutex_;
@@ -98,6 +106,7 @@ class StreamDirection {
     uint64_t position_ = 0;      // in the stream, of the next byte to be read
     uint64_t writes_ = 0;
     std::deque<Mark> marks_;
+    Ref<OfferedRead> offer_;
     size_t wake_below_ = 0;  // a writer waits until so many bytes are left; 0: none waits
     bool wake_wanted_ = false;
     bool ended_ = false, reader_gone_ = false;

@@ -100,6 +100,23 @@ struct StandingPlace {
     uint64_t value = 0;
 };
 
+// Bytes that the application may take by itself: the result of its next call with this number and descriptor, made as a
+// read of `size` bytes or more, without flags or an address to be told. The offer comes before what stands for them.
+struct ReadOffer {
+    uint32_t nr = 0;  // SYS_read, SYS_recvfrom
+    uint32_t fd = 0;
+    size_t size = 0;
+};
+// Where it is made, by who has the application in hand: the bytes at `data`, then `value`. It is taken back by
+// exchanging `value` for 0, by any thread, as long as the application's thread lives. What is found instead: 0, and
+// nobody took it, or anything else, and the application did. Applications may lie. Null: nowhere.
+struct OfferPlace {
+    std::atomic<uint64_t>* word = nullptr;
+    std::byte* data = nullptr;
+    size_t room = 0;
+    uint64_t value = 0;
+};
+
 // Where an application thread that is answered goes on.
 enum class WakeOn {
     kThisCpu,  // the caller is about to wait
@@ -155,6 +172,11 @@ class AppThread {
     // Calls of one descriptor, or of those with the same last three bits, share a place. set_facts() takes all down.
     virtual StandingPlace place_for(const StandingAnswer& answer) {
         (void)answer;
+        return {};
+    }
+    // The same, of an offer.
+    virtual OfferPlace offer_place(const ReadOffer& offer) {
+        (void)offer;
         return {};
     }
     // From here on it is asked, where the platform can; null: nobody is. While the application is stopped.

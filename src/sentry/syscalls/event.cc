@@ -20,6 +20,7 @@
 #include "sentry/fs/pipe/pipe.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/process.h"
+#include "sentry/kernel/task_parts.h"
 
 namespace casemate::sentry {
 namespace {
@@ -187,6 +188,7 @@ SysResult<int64_t> do_epoll_wait(Task& task, int fd, uint64_t out, int most, Dea
         return Errno(code == kRestartSys ? EINTR : code);  // never restarted (signal(7))
     }
     TRY(task.memory().copy_out(out, events->data(), events->size() * sizeof(epoll_event)));
+    if (!events->empty()) task.parts().standing_answers.offer_reads(task);
     return static_cast<int64_t>(events->size());
 }
 Deadline milliseconds_from_now(int timeout) {

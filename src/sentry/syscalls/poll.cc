@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "sentry/kernel/task.h"
+#include "sentry/kernel/task_parts.h"
 #include "sentry/syscalls/event.h"
 
 namespace casemate::sentry {
@@ -133,6 +134,7 @@ SysResult<int64_t> do_poll(Task& task, UserPtr<pollfd> fds, uint64_t count, Dead
     for (size_t i = 0; i < count; i++)
         TRY(task.memory().copy_out(fds.address + i * sizeof(pollfd) + offsetof(pollfd, revents), &list[i].revents,
                                    sizeof(list[i].revents)));
+    if (*ready > 0) task.parts().standing_answers.offer_reads(task);
     return ready;
 }
 

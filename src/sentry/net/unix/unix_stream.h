@@ -39,6 +39,7 @@ class UnixStream final : public UnixSocket {
     bool listening() override;
     uint32_t poll_events() override;
     bool tells_at_once() const override { return !packets(); }
+    Ref<OfferedRead> offer_read(size_t most, const OfferMaker& place) override;
     SysResult<size_t> unread() override;
     SysResult<size_t> unsent() override;
     void closed() override;

@@ -206,6 +206,16 @@ uint32_t UnixStream::poll_events() {
     return events;
 }
 
+Ref<OfferedRead> UnixStream::offer_read(size_t most, const OfferMaker& place) {
+    UnixConnection* mine = connection();
+    if (mine == nullptr || packets()) return nullptr;
+    auto failed = [&] { return pending_error() != 0 || mine->errors[side_].load(std::memory_order_seq_cst) != 0; };
+    if (failed()) return nullptr;
+    Ref<OfferedRead> offer = mine->bytes.incoming(side_).offer(most, place);
+    if (offer && failed()) offer->end();
+    return offer;
+}
+
 SysResult<size_t> UnixStream::unread() {
     UnixConnection* mine = connection();
     if (mine == nullptr) return listening() ? SysResult<size_t>(Errno(EINVAL)) : SysResult<size_t>(size_t{0});

@@ -29,6 +29,7 @@ HostThread::HostThread(Listener listener, int pidfd, pid_t process, const FrameL
       process_(process),
       slot_(*reinterpret_cast<CallSlot*>(area + STUB_AREA_HEADER + STUB_SLOT)),
       park_line_(*reinterpret_cast<ParkLine*>(area + STUB_AREA_HEADER + STUB_PARK)),
+      offers_(reinterpret_cast<OfferLine*>(area + STUB_AREA_HEADER + STUB_OFFERS)),
       poller_(poller),
       sites_(sites) {}
 
@@ -175,6 +176,10 @@ void HostThread::set_facts(std::span<const CallFact> facts) {
             known.words[i].store(words[i], std::memory_order_release);
     for (std::atomic<uint64_t>& word : at<StandingWords>(table_entry(STUB_STANDING)).words)
         word.store(0, std::memory_order_seq_cst);
+    for (size_t i = 0; i <= STUB_STANDING_MASK; ++i) {
+        uint64_t offer = offers_[i].word.load(std::memory_order_relaxed);
+        if (offer >> STUB_OFFER_SIZE_SHIFT != 0) offers_[i].word.compare_exchange_strong(offer, 0);
+    }
     facts_address_.store(address, std::memory_order_relaxed);
 }
 
@@ -190,6 +195,14 @@ StandingPlace HostThread::place_for(const StandingAnswer& answer) const {
     if (address == 0 || !known || !StandingWords::fits(answer.fd, answer.result)) return {};
     return {&at<StandingWords>(address).words[answer.fd & STUB_STANDING_MASK],
             StandingWords::encode(answer.nr, answer.fd, answer.result)};
+}
+
+OfferPlace HostThread::offer_place(const ReadOffer& offer) {
+    if (table_entry(STUB_STANDING) == 0 || offer.fd >> STUB_STANDING_FD_BITS != 0 || offer.size == 0 ||
+        offer.size > sizeof(OfferLine::data) || (offer.nr != SYS_read && offer.nr != SYS_recvfrom))
+        return {};
+    OfferLine& line = offers_[offer.fd & STUB_STANDING_MASK];
+    return {&line.word, line.data, sizeof(line.data), OfferLine::encode(offer.nr, offer.fd, offer.size)};
 }
 
 void HostThread::set_yield_cpu(int cpu) {
@@ -328,6 +341,20 @@ void HostThread::roam() {
     home_.reset();
 }
 
+bool HostThread::leave_offer() {
+    constexpr uint64_t kZeroFlag = 0x40;
+    const uint64_t ip = registers_.ip, claimed = stub_address(casemate_stub_call_offer_claimed),
+                   taken = stub_address(casemate_stub_call_offer_taken);
+    if (ip < stub_address(casemate_stub_call_offer) || ip >= stub_address(casemate_stub_call_offer_end)) return false;
+    if (ip >= taken && ip < stub_address(casemate_stub_call_offer_taken_end)) return true;
+    if (ip >= claimed && ip < taken && (ip != claimed || (registers_.flags & kZeroFlag) != 0)) {
+        registers_.ax >>= STUB_OFFER_SIZE_SHIFT;
+        return true;
+    }
+    registers_.ax = slot_.nr;
+    return false;
+}
+
 bool HostThread::leave_trampoline(StopReason reason, const FaultStop& fault) {
     const uint64_t ip = registers_.ip, begin = stub_address(casemate_stub_call);
     if (ip >= begin && ip < stub_address(casemate_stub_call_end)) {
@@ -342,7 +369,7 @@ bool HostThread::leave_trampoline(StopReason reason, const FaultStop& fault) {
                 (ip >= stub_address(casemate_stub_call_known) && ip < stub_address(casemate_stub_call_known_end)) ||
                 (ip >= stub_address(casemate_stub_call_stands) && ip < stub_address(casemate_stub_call_stands_end));
             registers_.cx = slot_.ip;
-            registers_.ip = done ? registers_.cx : registers_.cx - kSyscallSize;
+            registers_.ip = done || leave_offer() ? registers_.cx : registers_.cx - kSyscallSize;
         } else {
             if (ip >= stub_address(casemate_stub_call_park) && ip < stub_address(casemate_stub_call_unparked)) {
                 registers_.di = park_line_.rdi;

@@ -71,6 +71,7 @@ class HostThread {
     // Any thread.
     void set_facts(std::span<const CallFact> facts);
     StandingPlace place_for(const StandingAnswer& answer) const;
+    OfferPlace offer_place(const ReadOffer& offer);
     // Whether the application gives its CPU away to who answers, and which one that is; -1: it looks for the answer.
     void set_yield_cpu(int cpu);
     bool claim_for_poller();
@@ -108,6 +109,8 @@ class HostThread {
     void release();
     // A call that came the slow way: are there many?
     void count_call(SyscallStop& call);
+    // Of a thread that was stopped where it takes an offer: puts what rax should be there. True: it is taken.
+    bool leave_offer();
     // The thread was stopped on its way through thunk and trampoline: puts it before or behind its call. True: what
     // stopped it was this way's fault, not the application's.
     bool leave_trampoline(StopReason reason, const FaultStop& fault);
@@ -131,6 +134,7 @@ class HostThread {
 
     CallSlot& slot_;
     ParkLine& park_line_;
+    OfferLine* const offers_;
     std::atomic<uint32_t> parked_{kNotParked};
     std::optional<int64_t> parked_until_;  // written before parked_
     bool late_ = false;                    // driver's: the application of a parked call is told at the next wait()

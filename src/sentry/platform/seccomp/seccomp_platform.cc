@@ -28,6 +28,7 @@ class SeccompThread final : public AppThread {
     void set_quick_calls(QuickCalls* calls) override { thread_.set_quick_calls(calls); }
     void set_facts(std::span<const CallFact> facts) override { thread_.set_facts(facts); }
     StandingPlace place_for(const StandingAnswer& answer) override { return thread_.place_for(answer); }
+    OfferPlace offer_place(const ReadOffer& offer) override { return thread_.offer_place(offer); }
     int host_thread_id() const override { return thread_.thread_id(); }
 
   private:

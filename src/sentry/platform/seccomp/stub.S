@@ -33,6 +33,8 @@
     .globl casemate_stub_sigreturn_return, casemate_stub_wake_return, casemate_stub_map_return
     .globl casemate_stub_call, casemate_stub_call_saved, casemate_stub_call_known, casemate_stub_call_known_end
     .globl casemate_stub_call_stands, casemate_stub_call_stands_end
+    .globl casemate_stub_call_offer, casemate_stub_call_offer_claimed, casemate_stub_call_offer_taken
+    .globl casemate_stub_call_offer_taken_end, casemate_stub_call_offer_end
     .globl casemate_stub_call_stored, casemate_stub_call_asked, casemate_stub_call_yield_return
     .globl casemate_stub_call_wait_return, casemate_stub_call_park, casemate_stub_call_park_return
     .globl casemate_stub_call_park_yield_return, casemate_stub_call_unparked, casemate_stub_call_back, casemate_stub_call_end
@@ -310,9 +312,69 @@ casemate_stub_call_known:
     rdgsbase %r11
     jmp *STUB_SLOT_IP(%r11)
 casemate_stub_call_known_end:
-    // Is there an answer that stands? One load, since it may be taken down meanwhile.
+    // Is there an offer to a read? Its bytes are copied before it is taken: a copy may fault, and the sentry may take the
+    // offer back at any time. What does not suit it is not for an answer that stands behind it either.
 1:  rdgsbase %r11
-    mov STUB_HEADER_STANDING - STUB_SLOT(%r11), %rcx
+    cmpq $0, STUB_HEADER_STANDING - STUB_SLOT(%r11)
+    je 1f
+    test %eax, %eax
+    jz 2f
+    cmp $__NR_recvfrom, %eax
+    jne 5f
+2:  mov %eax, STUB_SLOT_NR(%r11)
+casemate_stub_call_offer:
+    mov %edi, %ecx
+    and $STUB_STANDING_MASK, %ecx
+    shl $STUB_OFFER_SHIFT, %ecx
+    lea STUB_OFFERS - STUB_SLOT(%r11, %rcx), %r11
+    mov (%r11), %rcx
+    test %rcx, %rcx
+    jz 4f
+    xor %ecx, %eax
+    test $((1 << STUB_STANDING_NR_BITS) - 1), %eax
+    jnz 4f
+    shr $STUB_STANDING_NR_BITS, %ecx
+    and $((1 << STUB_STANDING_FD_BITS) - 1), %ecx
+    cmp %edi, %ecx
+    jne 4f
+    mov (%r11), %rax
+    mov %rax, %rcx
+    shr $STUB_OFFER_SIZE_SHIFT, %rcx
+    jz 3f
+    cmp %rcx, %rdx
+    jb 3f
+    test %rsi, %rsi
+    js 3f
+    test $((1 << STUB_STANDING_NR_BITS) - 1), %eax
+    jz 2f
+    test %r10d, %r10d
+    jnz 3f
+    test %r8, %r8
+    jnz 3f
+2:  mov STUB_OFFER_DATA - 1(%r11, %rcx), %al
+    mov %al, -1(%rsi, %rcx)
+    dec %ecx
+    jnz 2b
+    mov (%r11), %rax
+    test %rax, %rax
+    jz 3f
+    mov $STUB_OFFER_TAKEN, %ecx
+    lock cmpxchg %rcx, (%r11)
+casemate_stub_call_offer_claimed:
+    jne 3f
+    shr $STUB_OFFER_SIZE_SHIFT, %rax
+casemate_stub_call_offer_taken:
+    rdgsbase %r11
+    jmp *STUB_SLOT_IP(%r11)
+casemate_stub_call_offer_taken_end:
+3:  rdgsbase %r11
+    mov STUB_SLOT_NR(%r11), %eax
+    jmp 1f
+4:  rdgsbase %r11
+    mov STUB_SLOT_NR(%r11), %eax
+casemate_stub_call_offer_end:
+    // Is there an answer that stands? One load, since it may be taken down meanwhile.
+5:  mov STUB_HEADER_STANDING - STUB_SLOT(%r11), %rcx
     test %rcx, %rcx
     jz 1f
     mov %edi, %r11d

@@ -42,7 +42,7 @@
 
 // A thread area: the alternate signal stack, and a header at its end.
 #define STUB_AREA_SIZE 0x4000
-#define STUB_AREA_HEADER 0x3e00
+#define STUB_AREA_HEADER 0x3600
 #define STUB_HEADER_FS 0
 #define STUB_HEADER_GS 8
 #define STUB_HEADER_READY 16
@@ -75,6 +75,13 @@
 #define STUB_PARK_LATE 28   /* set by the stub: the answer was there, but the CPU for long not */
 // Behind that, in the first area: the message that brings the map thread descriptors.
 #define STUB_PASS 0xc0
+// Behind that, for each place of an answer that stands: a read that the application may take by itself (ReadOffer), a
+// word as there, with a size instead of a result, and the bytes. The stub exchanges the word for STUB_OFFER_TAKEN.
+#define STUB_OFFERS 0x200
+#define STUB_OFFER_SHIFT 8
+#define STUB_OFFER_DATA 8
+#define STUB_OFFER_SIZE_SHIFT 56
+#define STUB_OFFER_TAKEN 1
 // So many cycles are long: some tenths of a millisecond.
 #define STUB_PARK_LONG 600000
 // How often an application looks for its answer before it takes the slow way.
@@ -170,6 +177,16 @@ struct PassLine {
     char control[CMSG_SPACE(kMaxPassed * sizeof(int))];
 };
 static_assert(STUB_AREA_HEADER + STUB_PASS + sizeof(PassLine) <= STUB_AREA_SIZE && STUB_PASS % 8 == 0);
+struct OfferLine {
+    static constexpr uint64_t encode(uint32_t nr, uint32_t fd, size_t size) {
+        return uint64_t{size} << STUB_OFFER_SIZE_SHIFT | uint64_t{fd} << STUB_STANDING_NR_BITS | nr;
+    }
+    std::atomic<uint64_t> word;
+    std::byte data[(1 << STUB_OFFER_SHIFT) - STUB_OFFER_DATA];
+};
+static_assert(sizeof(OfferLine) == 1 << STUB_OFFER_SHIFT && offsetof(OfferLine, data) == STUB_OFFER_DATA &&
+              sizeof(OfferLine::data) < 256 && STUB_PASS + sizeof(PassLine) <= STUB_OFFERS &&
+              STUB_AREA_HEADER + STUB_OFFERS + (STUB_STANDING_MASK + 1) * sizeof(OfferLine) <= STUB_AREA_SIZE);
 static_assert(sizeof(CallSlot) == 64 && offsetof(CallSlot, nr) == STUB_SLOT_NR &&
               offsetof(CallSlot, args) == STUB_SLOT_ARGS && offsetof(CallSlot, ip) == STUB_SLOT_IP);
 static_assert(sizeof(AreaHeader) == STUB_SLOT && offsetof(AreaHeader, self) == STUB_HEADER_SELF &&
@@ -265,6 +282,11 @@ extern const char casemate_stub_call_known[];        // from here on the result 
 extern const char casemate_stub_call_known_end[];    // and from here on it is not known
 extern const char casemate_stub_call_stands[];       // the same, of an answer that stands
 extern const char casemate_stub_call_stands_end[];
+extern const char casemate_stub_call_offer[];          // from here on the slot holds the number,
+extern const char casemate_stub_call_offer_claimed[];  // the offer was taken, if the zero flag says so,
+extern const char casemate_stub_call_offer_taken[];    // and the result is there;
+extern const char casemate_stub_call_offer_taken_end[];
+extern const char casemate_stub_call_offer_end[];     // the number is in rax again
 extern const char casemate_stub_call_stored[];        // from here on the slot holds number and arguments
 extern const char casemate_stub_call_yield_return[];  // behind the one allowed sched_yield
 extern const char casemate_stub_call_asked[];         // from here on it is asked
