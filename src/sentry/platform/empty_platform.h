@@ -40,24 +40,10 @@ class EmptyThread final : public AppThread {
         const uint64_t word = words_[static_cast<size_t>(fd) % words_.size()].load();
         return word != 0 ? std::optional<int64_t>(static_cast<int64_t>(word) - 1) : std::nullopt;
     }
-    OfferPlace offer_place(const ReadOffer& offer) override {
-        offered_ = offer.size;
-        return {&offer_, offer_data_.data(), offer_data_.size(), 0x100 + ++offers_};
-    }
-    // What an application does that makes the offered call.
-    std::optional<std::string> take_offer() {
-        if (offer_.load() < 0x100) return std::nullopt;
-        offer_.store(1);
-        return std::string(reinterpret_cast<const char*>(offer_data_.data()), offered_);
-    }
     int host_thread_id() const override { return 0; }
 
   private:
     Registers registers_;
-    std::atomic<uint64_t> offer_{0};
-    std::array<std::byte, 64> offer_data_{};
-    size_t offered_ = 0;
-    uint64_t offers_ = 0;
     std::array<std::byte, 512> fp_{};
     std::array<std::atomic<uint64_t>, 8> words_{};
 };
