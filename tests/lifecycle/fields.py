@@ -281,14 +281,6 @@ for kind in ("prestart", "createRuntime", "createContainer", "startContainer", "
     refused(f"hooks.{kind}.path", {"hooks": {kind: [{"path": "relative"}]}}, rf"hooks\.{kind}\[0\]\.path")
     refused(f"hooks.{kind}.timeout", {"hooks": {kind: [{"path": "/bin/true", "timeout": -1}]}}, rf"hooks\.{kind}\[0\]\.timeout")
 
-# The parent that our containers shared is nobody's. The memory hierarchy may have it below our own cgroup.
-for folder, names, _ in os.walk("/sys/fs/cgroup"):
-    if "casemate-fields" in names and not os.path.islink(os.path.join(folder, "casemate-fields")):
-        try:
-            os.rmdir(os.path.join(folder, "casemate-fields"))
-        except OSError:
-            pass
-
 def descendants(pid):
     """Of a process of the host, itself not included."""
     found = []
@@ -339,3 +331,11 @@ def limits_hold_for_programs():
 
 
 limits_hold_for_programs()
+
+# The parent that our containers shared is nobody's. The memory hierarchy may have it below our own cgroup.
+for folder, names, _ in os.walk("/sys/fs/cgroup"):
+    if "casemate-fields" in names and not os.path.islink(os.path.join(folder, "casemate-fields")):
+        try:
+            os.rmdir(os.path.join(folder, "casemate-fields"))
+        except OSError:
+            pass
