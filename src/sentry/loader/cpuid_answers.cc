@@ -191,10 +191,11 @@ struct Run {
     std::vector<std::byte> original, code;
 };
 struct Interpreter {
-    size_t used;
+    size_t used = 0;
     std::vector<Run> runs;
     // By what it is known if there are none.
     std::vector<std::byte> first_page;
+    bool looked_at = false;
 };
 
 bool reads_as(AddressSpace& memory, GuestAddr address, std::span<const std::byte> expected) {
@@ -216,6 +217,7 @@ std::shared_ptr<const Interpreter> look_at(AddressSpace& memory, GuestAddr start
     auto interpreter = std::make_shared<Interpreter>();
     interpreter->used = used;
     interpreter->first_page.assign(original.begin(), original.begin() + kPageSize);
+    interpreter->looked_at = true;
     std::vector<std::byte> code = original;
     if (!answer_cpuid(code, used)) return interpreter;
     auto differs = [&](size_t page) { return std::memcmp(&code[page], &original[page], kPageSize) != 0; };
@@ -233,15 +235,30 @@ std::shared_ptr<const Interpreter> look_at(AddressSpace& memory, GuestAddr start
     return interpreter;
 }
 
-// What the pod's programs are loaded with, last used last. The files may change: their pages are compared each time.
+std::shared_ptr<const Interpreter> glance_at(AddressSpace& memory, GuestAddr start, size_t used) {
+    auto interpreter = std::make_shared<Interpreter>();
+    interpreter->used = used;
+    interpreter->first_page.resize(kPageSize);
+    if (!memory.copy_in(start, interpreter->first_page.data(), kPageSize).ok()) return nullptr;
+    return interpreter;
+}
+
+// What the pod's programs are loaded with, last used last. The files may change: their pages are compared each time. To
+// look at one takes as long as ten starts save, so that is done when it is there for the second time.
 class Remembered {
   public:
     std::shared_ptr<const Interpreter> find(AddressSpace& memory, GuestAddr start, size_t used) {
-        for (const auto& one : all())
-            if (is_at(memory, start, used, *one)) return one;
-        auto interpreter = look_at(memory, start, used);
+        std::shared_ptr<const Interpreter> glanced_at;
+        for (const auto& one : all()) {
+            if (!is_at(memory, start, used, *one)) continue;
+            if (one->looked_at) return one;
+            glanced_at = one;
+            break;
+        }
+        auto interpreter = glanced_at ? look_at(memory, start, used) : glance_at(memory, start, used);
         if (!interpreter) return nullptr;
         std::lock_guard lock(mutex_);
+        std::erase(known_, glanced_at);
         if (known_.size() == kMostRemembered) known_.erase(known_.begin());
         known_.push_back(interpreter);
         return interpreter;
