@@ -10,9 +10,14 @@
 #include <optional>
 
 #include "base/checked.h"
+#include "sentry/platform/machine_code.h"
 
 namespace casemate::sentry {
 namespace {
+
+using machine_code::at;
+using machine_code::matches;
+using machine_code::word_at;
 
 constexpr size_t kMoveSize = 5;  // of `mov $imm32, %r32`, and of the jump that replaces it
 constexpr size_t kCpuidSize = 2;
@@ -22,20 +27,6 @@ constexpr size_t kLongest = 16;        // from a site's beginning to the end of 
 constexpr size_t kMostCode = 1 << 20;  // interpreters are smaller; musl's is the largest
 constexpr size_t kMostRemembered = 4;  // interpreters of one pod
 constexpr uint32_t kExtended = 0x80000000;
-
-uint8_t at(std::span<const std::byte> code, size_t offset) { return static_cast<uint8_t>(code[offset]); }
-
-uint32_t word_at(std::span<const std::byte> code, size_t offset) {
-    uint32_t value;
-    std::memcpy(&value, code.data() + offset, sizeof(value));
-    return value;
-}
-
-bool matches(std::span<const std::byte> code, size_t offset, std::initializer_list<uint8_t> bytes) {
-    for (uint8_t byte : bytes)
-        if (at(code, offset++) != byte) return false;
-    return true;
-}
 
 bool is_cpuid(std::span<const std::byte> code, size_t offset) { return matches(code, offset, {0x0f, 0xa2}); }
 

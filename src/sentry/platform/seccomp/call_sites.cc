@@ -4,10 +4,15 @@
 #include <cstring>
 #include <limits>
 
+#include "sentry/platform/machine_code.h"
 #include "sentry/platform/seccomp/stub_abi.h"
 
 namespace casemate::sentry::seccomp {
 namespace {
+
+using machine_code::at;
+using machine_code::matches;
+using machine_code::word_at;
 
 constexpr size_t kSyscallSize = 2;
 constexpr size_t kJumpSize = 5;
@@ -21,20 +26,6 @@ constexpr size_t kTrapIndex = kMoveSize - 1;         // of the jump's displaceme
 constexpr uint64_t kTrapWindow = uint64_t{1} << 16;  // of displacements that differ below that byte
 constexpr uint64_t kTrapStep = uint64_t{1} << 24;    // and of what differs above it
 constexpr uint64_t kTrapSteps = 120;                 // either way
-
-uint8_t at(std::span<const std::byte> code, size_t offset) { return static_cast<uint8_t>(code[offset]); }
-
-uint32_t word_at(std::span<const std::byte> code, size_t offset) {
-    uint32_t value;
-    std::memcpy(&value, code.data() + offset, sizeof(value));
-    return value;
-}
-
-bool matches(std::span<const std::byte> code, size_t offset, std::initializer_list<uint8_t> bytes) {
-    for (uint8_t byte : bytes)
-        if (at(code, offset++) != byte) return false;
-    return true;
-}
 
 // The size of the instruction at `offset` if it is one of those that may stand in REST and leaves %rax alone, or 0.
 size_t plain_instruction(std::span<const std::byte> code, size_t offset, size_t end) {
