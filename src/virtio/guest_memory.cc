@@ -51,14 +51,6 @@ const MemoryRegion* GuestMemory::find(uint64_t gpa) const {
 
 SysResult<void> GuestMemory::append_slices(GuestAddr address, uint64_t length, std::vector<GuestSlice>& into) const {
     if (length == 0) return {};
-    constexpr uint64_t kMostPerSlice = 1u << 30;
-    if (const MemoryRegion* region = find(address.value); region != nullptr && length <= kMostPerSlice) {
-        uint64_t offset = address.value - region->gpa;
-        if (length <= region->size - offset) {  // as nearly always
-            into.push_back(GuestSlice(region->host + offset, static_cast<uint32_t>(length)));
-            return {};
-        }
-    }
     if (!checked_add(address.value, length)) return Errno(EFAULT);
     size_t before = into.size();
     uint64_t gpa = address.value;
@@ -69,7 +61,7 @@ SysResult<void> GuestMemory::append_slices(GuestAddr address, uint64_t length, s
             return Errno(EFAULT);
         }
         uint64_t offset = gpa - region->gpa;
-        uint64_t piece = std::min({length, region->size - offset, kMostPerSlice});
+        uint64_t piece = std::min<uint64_t>({length, region->size - offset, 1u << 30});
         into.push_back(GuestSlice(region->host + offset, static_cast<uint32_t>(piece)));
         gpa += piece;
         length -= piece;
