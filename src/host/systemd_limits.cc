@@ -43,8 +43,8 @@ std::string mask_of_list(std::string_view list) {
 SystemdProperties systemd_limits(const CgroupSettings& files) {
     SystemdProperties properties;
     auto limit = [&](const char* name, const char* controller, const char* file) {
-        if (files.has(controller, file))
-            properties.numbers.emplace_back(name, parse_limit(files.read(controller, file)));
+        if (std::string text = files.read(controller, file); !text.empty())
+            properties.numbers.emplace_back(name, parse_limit(text));
     };
     limit("MemoryMax", "memory", "memory.max");
     limit("MemoryHigh", "memory", "memory.high");

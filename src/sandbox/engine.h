@@ -37,8 +37,8 @@ struct EngineOptions {
     bool host_network = false;  // sockets are the host's, of the calling thread's network namespace
     bool low_ports = false;     // and may have ports below 1024
     int log_fd = -1;            // borrowed, where the helpers log; -1: nowhere
-    const host::Cgroup* cgroup =
-        nullptr;  // the guest kernel is born there, and so all that it begins; null: nowhere else
+    // The guest kernel is born there, and so all that it begins; null: nowhere else.
+    const host::Cgroup* cgroup = nullptr;
     std::function<void()> on_guest_gone;  // any thread, once
 };
 

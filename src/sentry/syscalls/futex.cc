@@ -95,6 +95,7 @@ SysResult<int64_t> sys_futex(Task& task, const SyscallArgs& args) {
 // it.
 constexpr uint32_t kSize32 = 2, kPrivate = 128;
 bool valid_word(uint32_t flags, uint64_t value) { return (flags & ~kPrivate) == kSize32 && value <= UINT32_MAX; }
+bool is_shared(uint32_t flags) { return (flags & kPrivate) == 0; }
 
 SysResult<Deadline> read_deadline_of(Task& task, GuestAddr address, int clock) {
     if (address != 0 && clock != CLOCK_MONOTONIC && clock != CLOCK_REALTIME) return Errno(EINVAL);
@@ -111,7 +112,7 @@ SysResult<std::vector<FutexTable::Vector>> read_words(Task& task, GuestAddr addr
     std::vector<FutexTable::Vector> words;
     for (const Entry& entry : entries) {
         if (entry.reserved != 0 || !valid_word(entry.flags, entry.value)) return Errno(EINVAL);
-        words.push_back({entry.address, static_cast<uint32_t>(entry.value), (entry.flags & kPrivate) == 0});
+        words.push_back({entry.address, static_cast<uint32_t>(entry.value), is_shared(entry.flags)});
     }
     return words;
 }
@@ -127,7 +128,7 @@ SysResult<int64_t> sys_futex_wake(Task& task, const SyscallArgs& args) {
     uint64_t mask = args.u64(1);
     if (!valid_word(args.u32(3), mask)) return Errno(EINVAL);
     return task.kernel().futexes().wake(task, args.u64(0), args.i32(2), static_cast<uint32_t>(mask),
-                                        (args.u32(3) & kPrivate) == 0, FutexTable::Count::kStrict);
+                                        is_shared(args.u32(3)), FutexTable::Count::kStrict);
 }
 
 SysResult<int64_t> sys_futex_wait(Task& task, const SyscallArgs& args) {
@@ -135,7 +136,7 @@ SysResult<int64_t> sys_futex_wait(Task& task, const SyscallArgs& args) {
     if (!valid_word(args.u32(3), value) || !valid_word(args.u32(3), mask)) return Errno(EINVAL);
     Deadline deadline = TRY(read_deadline_of(task, args.u64(4), args.i32(5)));
     return task.kernel().futexes().wait(task, args.u64(0), static_cast<uint32_t>(value), static_cast<uint32_t>(mask),
-                                        (args.u32(3) & kPrivate) == 0, deadline);
+                                        is_shared(args.u32(3)), deadline);
 }
 
 SysResult<int64_t> sys_futex_requeue(Task& task, const SyscallArgs& args) {
