@@ -6,7 +6,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <future>
 #include <thread>
+#include <utility>
 
 #include "base/footprint.h"
 #include "base/log.h"
@@ -66,6 +68,25 @@ void Pod::stop() {
 
 // For calls to the guest kernel out of the main loop. The process ends without waiting for these threads.
 void Pod::in_background(std::function<void()> work) { std::thread(std::move(work)).detach(); }
+
+void Pod::in_order(std::function<void()> work) {
+    auto orders = orders_.lock();
+    orders->waiting.push_back(std::move(work));
+    if (std::exchange(orders->served, true)) return;
+    in_background([this] {
+        for (;;) {
+            std::function<void()> next;
+            {
+                auto left = orders_.lock();
+                left->served = !left->waiting.empty();
+                if (!left->served) return;
+                next = std::move(left->waiting.front());
+                left->waiting.pop_front();
+            }
+            next();
+        }
+    });
+}
 
 std::shared_ptr<Pod::Container> Pod::find(const std::string& id) {
     std::lock_guard lock(mutex_);
@@ -151,9 +172,10 @@ Result<void> Pod::create_container(PreparedContainer prepared, StreamFds streams
         containers_.erase(id);
         return made.take_error();
     }
-    if (first && streams.terminal) container->console = std::move(streams.console);
     {
         std::lock_guard lock(mutex_);
+        if (streams.terminal) container->console = std::move(streams.console);
+        container->size = streams.size;
         container->record.set_status(v1::STATUS_CREATED);
         if (anchor) container->anchor = std::make_shared<Anchor>(Anchor{std::move(anchor), id, ""});
     }
@@ -222,12 +244,32 @@ Result<void> Pod::run_hooks_in(Container& container) {
 Result<void> Pod::start_container(const std::string& id) {
     auto container = TRY(get(id));
     TRY(run_hooks_in(*container));
+    take_over_size(*container);
     guest::StartContainerRequest request;
     request.set_container_id(id);
     TRY(engine_->guest().start_container(request));
     set_status(container, v1::STATUS_RUNNING);
     release_program_pages();
     return {};
+}
+
+// What the supervisor made of the terminal's size before the start is there when the process begins: the news of it (SIGWINCH)
+// may still be on its way.
+void Pod::take_over_size(Container& container) {
+    std::optional<TerminalSize> size;
+    {
+        std::lock_guard lock(mutex_);
+        if (!container.console) return;
+        size = terminal_size(container.console.get());
+        if (container.anchor != nullptr) container.console.reset();  // from here on the anchor tells
+    }
+    if (!size || *size == TerminalSize{} || *size == container.size) return;
+    std::promise<void> done;
+    in_order([&] {
+        resize(container.id, "", *size);
+        done.set_value();
+    });
+    done.get_future().wait();
 }
 
 void Pod::set_status(const std::shared_ptr<Container>& container, v1::Status status) {
@@ -243,6 +285,7 @@ void Pod::container_ended(const std::shared_ptr<Container>& container, int exit_
         std::lock_guard lock(mutex_);
         if (container->ended) return;
         container->ended = true;
+        if (container->anchor != nullptr) container->console.reset();
         container->exit_code = exit_code;
         container->record.set_status(v1::STATUS_STOPPED);
         container->record.set_exit_code(exit_code);
@@ -277,26 +320,32 @@ void Pod::everything_ended(int exit_code) {
 }
 
 void Pod::signal_guest(const std::string& container, const std::string& exec, int signo) {
-    in_background([this, container, exec, signo] {
+    auto tell = [this, container, exec, signo] {
         guest::SignalProcessRequest request;
         request.set_container_id(container);
         request.set_exec_id(exec);
         request.set_signal(static_cast<uint32_t>(signo));
         auto done = engine_->guest().signal_process(request);
         if (!done.ok()) log::info("signal {} for {}: {}", signo, container, done.error().message());
-    });
+    };
+    if (signo == SIGKILL)
+        in_background(tell);  // waits for nothing
+    else
+        in_order(tell);
 }
 
 void Pod::resize_guest(const std::string& container, const std::string& exec, TerminalSize size) {
-    in_background([this, container, exec, size] {
-        guest::ResizeTerminalRequest request;
-        request.set_container_id(container);
-        request.set_exec_id(exec);
-        request.set_rows(size.rows);
-        request.set_columns(size.columns);
-        auto done = engine_->guest().resize_terminal(request);
-        if (!done.ok()) log::info("resize the terminal of {}: {}", container, done.error().message());
-    });
+    in_order([this, container, exec, size] { resize(container, exec, size); });
+}
+
+void Pod::resize(const std::string& container, const std::string& exec, TerminalSize size) {
+    guest::ResizeTerminalRequest request;
+    request.set_container_id(container);
+    request.set_exec_id(exec);
+    request.set_rows(size.rows);
+    request.set_columns(size.columns);
+    auto done = engine_->guest().resize_terminal(request);
+    if (!done.ok()) log::info("resize the terminal of {}: {}", container, done.error().message());
 }
 
 void Pod::on_signal(int signo) {

@@ -14,6 +14,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -21,6 +22,7 @@
 #include <string>
 #include <vector>
 
+#include "base/guarded.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "linux/event_loop.h"
@@ -69,6 +71,9 @@ class Pod {
     explicit Pod(Options options) : options_(std::move(options)) {}
     Result<void> run_hooks_in(Container& container);
     void in_background(std::function<void()> work);
+    // In the background, after what came here before: a size or a stop must not overtake the one before it. The thread
+    // lasts as long as there is work.
+    void in_order(std::function<void()> work);
     Result<void> watch_everything();
 
     std::shared_ptr<Container> find(const std::string& id);
@@ -87,6 +92,8 @@ class Pod {
     void on_anchor(const std::shared_ptr<Anchor>& anchor);
     void signal_guest(const std::string& container, const std::string& exec, int signo);
     void resize_guest(const std::string& container, const std::string& exec, TerminalSize size);
+    void resize(const std::string& container, const std::string& exec, TerminalSize size);
+    void take_over_size(Container& container);
     Result<void> fill_stdio(StreamFds& streams, guest::Stdio& stdio);
 
     // control_server.cc
@@ -109,6 +116,11 @@ class Pod {
     UniqueFd listener_;
     std::string first_;  // id; immutable once the container is there
 
+    struct Orders {
+        std::deque<std::function<void()>> waiting;
+        bool served = false;  // a thread is at it
+    };
+    Guarded<Orders> orders_;
     std::mutex oom_mutex_;  // one echo at a time; before mutex_
     std::mutex mutex_;
     std::condition_variable changed_;                               // a container ended, or memory ran out

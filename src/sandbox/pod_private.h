@@ -12,10 +12,12 @@ struct Pod::Container {
     std::string id;
     StateDir dir;
     std::vector<guest::FileTree> trees;
-    UniqueFd console;  // the terminal's outer end, to ask its size; only where this process holds it for its supervisor
     std::shared_ptr<Anchor> anchor;
 
     // Guarded by Pod::mutex_.
+    // The terminal's outer end, to ask its size. With an anchor, which holds it and tells, only until the start.
+    UniqueFd console;
+    TerminalSize size;  // that the guest was created with
     Record record;
     bool ended = false;
     int exit_code = 0;
