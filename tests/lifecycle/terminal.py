@@ -72,6 +72,10 @@ class Session:
         self.send(command + "\n")
         return self.expect(answer)
 
+    def comes_to_say(self, command, answer):
+        """What is on its way may come after the command has been given: asked again until it is there."""
+        return any(self.send(command + "\n") or self.expect(answer, 1) for _ in range(PATIENCE))
+
     def end(self):
         end = time.monotonic() + PATIENCE
         while self.process.poll() is None and time.monotonic() < end:
@@ -94,19 +98,16 @@ def shell_tests(name, session, winch=False):
     tell(f"{name}-size", session.ask("stty size", "33 101"), session.all)
     tell(f"{name}-tty", session.ask("tty", "/dev/"), session.all)
     session.expect("prompt> ")
-    session.send("sleep 1000\n")
-    time.sleep(0.5)
+    session.ask("(echo be''gun; exec sleep 1000)", "begun")
     session.send("\x03")
     tell(f"{name}-ctrl-c", session.expect("prompt> ") and session.ask("echo status''-$?", "status-130"), session.all)
     session.expect("prompt> ")
-    session.send("sleep 1000\n")
-    time.sleep(0.5)
+    session.ask("(trap 'echo con''tinued' CONT; echo be''gun; while :; do sleep 0.1; done)", "begun")
     session.send("\x1a")
     tell(f"{name}-ctrl-z", session.expect("Stopped"), session.all)
     tell(f"{name}-jobs", session.ask("jobs", "Stopped"), session.all)
     session.expect("prompt> ")
-    session.send("fg\n")
-    time.sleep(0.5)
+    session.ask("fg", "continued")
     session.send("\x03")
     tell(f"{name}-fg", session.expect("prompt> ") and session.ask("jobs; echo no''ne", "none"), session.all)
     tell(f"{name}-background", session.ask("sleep 0.2 & wait; echo wai''ted", "waited"), session.all)
@@ -116,17 +117,14 @@ def shell_tests(name, session, winch=False):
         # set_winsize()), there, and a size set between the two is lost, natively too.
         session.send("trap 'echo win''ched; came=1' WINCH; echo wai''ting; while [ -z \"$came\" ]; do :; done\n")
         session.expect("waiting")
+    else:
+        for rows in range(10, 40):  # as of a window that is being drawn larger: the last one counts
+            set_size(session.master, rows, 90)
     set_size(session.master, 44, 122)
     if winch:
         tell(f"{name}-winch", session.expect("winched"), session.all)
         session.expect("prompt> ")
-    good = False
-    for _ in range(50):
-        session.send("stty size\n")
-        if session.expect("44 122", 1):
-            good = True
-            break
-    tell(f"{name}-resize", good, session.all)
+    tell(f"{name}-resize", session.comes_to_say("stty size", "44 122"), session.all)
     session.send("echo one two\x7f\x7f\x7f2\n")
     tell(f"{name}-erase", session.expect("one 2"), session.all)
 
@@ -191,7 +189,8 @@ process = subprocess.run([casemate, "--root", state, "run", "--detach", "--conso
 tell("console-run", process.returncode == 0)
 session = Session(receive_terminal(listener))
 shell_tests("console", session)
-# Its owner sets the size only after it has the terminal, before the process is there to be told: it must hold all the same.
+# Its owner sets the size only after it has the terminal, before the process is there to be told: it must hold all the same,
+# from the process' first instruction on.
 config["process"].pop("consoleSize")
 config["process"]["args"] = ["/bin/sh", "-c", "stty size; sleep 100"]
 json.dump(config, open(os.path.join(bundle, "config.json"), "w"))
@@ -199,7 +198,6 @@ process = subprocess.run([casemate, "--root", state, "create", "--console-socket
                          stdin=subprocess.DEVNULL, timeout=PATIENCE)
 later = Session(receive_terminal(listener))
 set_size(later.master, 21, 61)
-time.sleep(0.3)
 subprocess.run([casemate, "--root", state, "start", id + "-later"], stdin=subprocess.DEVNULL, timeout=PATIENCE)
 tell("console-size-before-start", later.expect("21 61"), later.all)
 subprocess.run([casemate, "--root", state, "delete", "--force", id + "-later"], timeout=PATIENCE)
@@ -209,7 +207,7 @@ exec_process = subprocess.run([casemate, "--root", state, "exec", "--detach", "-
 tell("console-exec", exec_process.returncode == 0)
 extra = Session(receive_terminal(listener))
 set_size(extra.master, 33, 101)
-time.sleep(0.3)
+extra.comes_to_say("stty size", "33 101")
 shell_tests("console-exec", extra)
 extra.send("exit\n")
 extra.expect("nothing ever says this", 1)
