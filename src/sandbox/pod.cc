@@ -253,8 +253,8 @@ Result<void> Pod::start_container(const std::string& id) {
     return {};
 }
 
-// What the supervisor made of the terminal's size before the start is there when the process begins: the news of it (SIGWINCH)
-// may still be on its way.
+// What the supervisor made of the terminal's size before the start is there when the process begins: the news of it
+// (SIGWINCH) may still be on its way.
 void Pod::take_over_size(Container& container) {
     std::optional<TerminalSize> size;
     {
