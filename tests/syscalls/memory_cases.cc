@@ -1,5 +1,6 @@
 // mmap and its relatives, faults, the heap.
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include "memory_cases.h"
 
@@ -126,6 +127,30 @@ CASE(mmap_truncate_then_sigbus) {
     EXPECT_EQ(at[10], 0);
     OK(ftruncate(fd, 2 * kPage));
     EXPECT_EQ(at[kPage], 0);
+}
+CASE(mmap_file_read_by_the_kernel_often) {
+    std::string content(2 * kPage, 0);
+    content[0] = content[kPage] = 'f';
+    int fd = file_with(content);
+    const char* at = map(4 * kPage, PROT_READ, MAP_SHARED, fd);
+    struct stat st;
+    auto found = [&](const char* path) { return stat(path, &st) == 0 ? 0 : errno; };
+    for (int i = 0; i < 40; ++i) EXPECT_EQ(found(at), 0);
+    EXPECT_EQ(found(at + kPage), 0);
+    EXPECT_EQ(pwrite(fd, "absent", 7, 0), 7);
+    EXPECT_EQ(found(at), ENOENT);
+    EXPECT_EQ(pwrite(fd, "f", 2, 0), 2);
+    EXPECT_EQ(found(at), 0);
+    OK(ftruncate(fd, kPage));
+    EXPECT_EQ(found(at), 0);
+    EXPECT_EQ(found(at + kPage), EFAULT);
+    OK(ftruncate(fd, 3 * kPage));
+    EXPECT_EQ(found(at + kPage), ENOENT);  // an empty path
+    EXPECT_EQ(pwrite(fd, "f", 2, 2 * kPage), 2);
+    EXPECT_EQ(found(at + 2 * kPage), 0);
+    EXPECT_EQ(found(at + 3 * kPage), EFAULT);
+    OK(rename("f", "g"));
+    EXPECT_EQ(found(at), ENOENT);
 }
 CASE(mmap_shared_anonymous_over_fork) {
     char* at = map(kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS);

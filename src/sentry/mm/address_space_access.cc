@@ -65,6 +65,9 @@ size_t AddressSpace::State::transfer(GuestAddr address, std::byte* buffer, size_
                 if (in_object >= end) break;
                 size_t part = std::min<uint64_t>(w.size, end - in_object);
                 moved = pwrite(w.host_fd, at, part, offset);
+            } else if (const std::byte* bytes = w.vma->object->readable(w.host_offset, w.size);
+                       bytes != nullptr && guarded_copy(at, bytes, w.size)) {
+                moved = static_cast<ssize_t>(w.size);
             } else {
                 moved = pread(w.host_fd, at, w.size, offset);
                 if (moved >= 0 && static_cast<size_t>(moved) < w.size) {

@@ -8,6 +8,7 @@
 // lock. So an object must not hold the lock that these take while it calls AddressSpace::invalidate().
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -29,6 +30,13 @@ class Mappable : public RefCounted {
     // The backing of [offset, offset+size) from its beginning; page-aligned. Creates pages that do not exist yet when
     // `write`. size 0 in the answer: past the end of the object (the application gets SIGBUS there).
     virtual SysResult<Piece> backing(uint64_t offset, uint64_t size, bool write) = 0;
+    // The bytes [offset, offset+size) of a host file in a map of the sentry's own, which shows what the application's
+    // map shows, and whose pages may be gone at any moment as well (guarded_copy()). Null: there is none.
+    virtual const std::byte* readable(uint64_t offset, uint64_t size) {
+        static_cast<void>(offset);
+        static_cast<void>(size);
+        return nullptr;
+    }
     // Current size in bytes, rounded up to pages it bounds what can be touched without SIGBUS.
     virtual uint64_t mappable_size() = 0;
     // MADV_REMOVE: the range reads as zero from now on. EOPNOTSUPP where the object cannot.

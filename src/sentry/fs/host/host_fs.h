@@ -33,6 +33,9 @@ struct HostFd final : RefCounted {
     const UniqueFd fd;
 };
 
+// Without holes: a look at one through a map would fill it on some file systems.
+bool is_whole(const struct stat& info);
+
 // A regular file as the sentry maps it to read from.
 struct HostWindow final : RefCounted {
     explicit HostWindow(UniqueMap m) : map(std::move(m)) {}

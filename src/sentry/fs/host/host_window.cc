@@ -15,10 +15,9 @@ namespace {
 constexpr uint64_t kLeastTraffic = 256 << 10;
 constexpr uint64_t kLeastMap = 1 << 20, kMostMap = 1 << 30;
 
-// Without holes, which a look through a map would fill on some file systems.
-bool is_whole(const struct stat& info) { return info.st_blocks * 512 >= info.st_size; }
-
 }  // namespace
+
+bool is_whole(const struct stat& info) { return info.st_blocks * 512 >= info.st_size; }
 
 void HostInode::was_read(size_t bytes) {
     if (!settled_.load(std::memory_order_relaxed)) moved_.store(true, std::memory_order_release);
