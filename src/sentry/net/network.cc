@@ -19,6 +19,7 @@
 #include "sentry/net/netlink/netlink_hub.h"
 #include "sentry/net/packet/taps.h"
 #include "sentry/net/stack/connection.h"
+#include "sentry/net/stack/time_wait.h"
 #include "sentry/net/unix/unix_socket.h"
 
 namespace casemate::sentry {
@@ -84,6 +85,8 @@ std::vector<Network::Orphan> Network::orphans() {
     for (const PortTable::Waiting& one : tcp_->waiting())
         all.push_back({one.local, one.peer, TCP_TIME_WAIT, (one.until - now) / 1'000'000});
     if (wire() == nullptr) return all;
+    for (auto& rest : wire()->stack().time_waits())
+        all.push_back({rest->tuple().local, rest->tuple().peer, TCP_TIME_WAIT, (rest->until() - now) / 1'000'000});
     auto connections = wire()->stack().connections();
     if (connections.empty()) return all;
     std::set<std::pair<InetEndpoint, InetEndpoint>> owned;

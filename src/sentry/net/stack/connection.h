@@ -210,6 +210,7 @@ class Connection final : public TimerTarget {
     void arm_retransmission_locked(bool restart);
     void end_locked(int error);  // nothing more: leaves the table
     void enter_time_wait_locked();
+    void leave_to_time_wait_locked();
     void keep_alive_locked(Nanoseconds now);
     Nanoseconds next_deadline_locked() const;
 

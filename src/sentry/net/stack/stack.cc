@@ -10,6 +10,7 @@
 #include "sentry/net/stack/half_open.h"
 #include "sentry/net/stack/link.h"
 #include "sentry/net/stack/reassembly.h"
+#include "sentry/net/stack/time_wait.h"
 
 namespace casemate::sentry::stack {
 namespace {
@@ -60,6 +61,7 @@ void Stack::stop() {
     }
     for (auto& link : links) link->neighbours.stop();
     for (auto& connection : connections()) connection->abandon(ENETDOWN);
+    for (auto& rest : time_waits()) forget(*rest);
     timers_.clear();
 }
 
@@ -270,7 +272,20 @@ Ref<Connection> Stack::find_connection(const Tuple& tuple) {
     return nullptr;
 }
 
-bool Stack::has_connection(const Tuple& tuple) { return static_cast<bool>(find_connection(tuple)); }
+TimeWait* Stack::time_wait_locked(Shard& shard, uint64_t hash, const Tuple& tuple) {
+    auto [it, end] = shard.time_waits.equal_range(hash);
+    for (; it != end; ++it)
+        if (it->second->tuple() == tuple) return it->second.get();
+    return nullptr;
+}
+
+bool Stack::has_connection(const Tuple& tuple) {
+    if (find_connection(tuple)) return true;
+    uint64_t hash = hash_of(tuple);
+    Shard& shard = shards_[hash % kShards];
+    std::lock_guard lock(shard.mutex);
+    return time_wait_locked(shard, hash, tuple) != nullptr;
+}
 
 bool Stack::add_connection(Connection& connection) {
     if (connection_count_.fetch_add(1, std::memory_order_relaxed) >= kMostConnections) {
@@ -281,9 +296,10 @@ bool Stack::add_connection(Connection& connection) {
     Shard& shard = shards_[hash % kShards];
     std::lock_guard lock(shard.mutex);
     auto& list = shard.connections[hash];
-    for (Connection* other : list) {
-        if (other->tuple() != connection.tuple()) continue;
+    if (time_wait_locked(shard, hash, connection.tuple()) != nullptr ||
+        std::ranges::any_of(list, [&](Connection* other) { return other->tuple() == connection.tuple(); })) {
         connection_count_.fetch_sub(1, std::memory_order_relaxed);
+        if (list.empty()) shard.connections.erase(hash);
         return false;
     }
     connection.ref();
@@ -291,16 +307,75 @@ bool Stack::add_connection(Connection& connection) {
     return true;
 }
 
+Ref<Connection> Stack::take_connection_locked(Shard& shard, uint64_t hash, Connection& connection) {
+    auto it = shard.connections.find(hash);
+    if (it == shard.connections.end() || std::erase(it->second, &connection) == 0) return nullptr;
+    connection_count_.fetch_sub(1, std::memory_order_relaxed);
+    if (it->second.empty()) shard.connections.erase(it);
+    return Ref<Connection>::adopt(&connection);
+}
+
 void Stack::remove_connection(Connection& connection) {
     uint64_t hash = hash_of(connection.tuple());
     Shard& shard = shards_[hash % kShards];
     Ref<Connection> dropped;
     std::lock_guard lock(shard.mutex);
-    auto it = shard.connections.find(hash);
-    if (it == shard.connections.end() || std::erase(it->second, &connection) == 0) return;
-    dropped = Ref<Connection>::adopt(&connection);
-    connection_count_.fetch_sub(1, std::memory_order_relaxed);
-    if (it->second.empty()) shard.connections.erase(it);
+    dropped = take_connection_locked(shard, hash, connection);
+}
+
+bool Stack::replace_connection(Connection& connection, const Ref<TimeWait>& rest) {
+    uint64_t hash = hash_of(connection.tuple());
+    Shard& shard = shards_[hash % kShards];
+    Ref<Connection> dropped;
+    std::lock_guard lock(shard.mutex);
+    dropped = take_connection_locked(shard, hash, connection);
+    if (!dropped) return false;
+    shard.time_waits.emplace(hash, rest);
+    timers_.arm(*rest, rest->until());
+    return true;
+}
+
+void Stack::forget(TimeWait& rest) {
+    uint64_t hash = hash_of(rest.tuple());
+    Shard& shard = shards_[hash % kShards];
+    Ref<TimeWait> dropped;
+    {
+        std::lock_guard lock(shard.mutex);
+        auto [it, end] = shard.time_waits.equal_range(hash);
+        while (it != end && it->second.get() != &rest) ++it;
+        if (it == end) return;
+        dropped = std::move(it->second);
+        shard.time_waits.erase(it);
+    }
+    time_waiting.fetch_sub(1, std::memory_order_relaxed);
+    timers_.disarm(rest);
+}
+
+bool Stack::time_wait_input(const TcpSegment& segment) {
+    uint64_t hash = hash_of(segment.tuple);
+    Shard& shard = shards_[hash % kShards];
+    Ref<TimeWait> found;
+    {
+        std::lock_guard lock(shard.mutex);
+        found = Ref<TimeWait>(time_wait_locked(shard, hash, segment.tuple));
+    }
+    if (!found) return false;
+    bool opens = (segment.flags & (kSyn | kAck | kRst)) == kSyn;
+    if (opens && found->may_be_replaced(segment)) {
+        forget(*found);
+        return false;
+    }
+    if (!found->input(segment)) forget(*found);
+    return true;
+}
+
+std::vector<Ref<TimeWait>> Stack::time_waits() {
+    std::vector<Ref<TimeWait>> all;
+    for (Shard& shard : shards_) {
+        std::lock_guard lock(shard.mutex);
+        for (auto& [hash, one] : shard.time_waits) all.push_back(one);
+    }
+    return all;
 }
 
 std::vector<Ref<Connection>> Stack::connections() {

@@ -37,6 +37,7 @@ class Connection;
 class HalfOpenTable;
 class Link;
 class Reassembly;
+class TimeWait;
 struct TcpSegment;
 
 struct AddressSetting {
@@ -210,6 +211,11 @@ class Stack final : public RefCounted {
     Ref<Connection> find_connection(const Tuple& tuple);
     bool add_connection(Connection& connection);
     void remove_connection(Connection& connection);
+    // In the connection's place from now on. False: the connection is in no table.
+    bool replace_connection(Connection& connection, const Ref<TimeWait>& rest);
+    void forget(TimeWait& rest);
+    // True if the segment is for a connection whose time passes, and has been taken care of.
+    bool time_wait_input(const TcpSegment& segment);
     // A keyed hash, different in each sandbox: initial sequence numbers, cookies, tables.
     uint64_t keyed_hash(const void* bytes, size_t size, uint64_t more = 0) const;
     uint32_t initial_sequence(const Tuple& tuple) const;
@@ -222,12 +228,13 @@ class Stack final : public RefCounted {
     bool within_rate(size_t kind);
     static constexpr size_t kRateReset = 0, kRateIcmp = 1, kRateChallenge = 2;
     std::vector<Ref<Connection>> connections();
+    std::vector<Ref<TimeWait>> time_waits();
     // Nobody answers for `neighbour`: connections that are being made through it fail.
     void host_unreachable(Link& link, const InetAddress& neighbour);
     // Bytes of buffers beyond what every connection may have.
     std::atomic<size_t> extra_memory{0};
     static constexpr size_t kMostExtraMemory = 256 << 20;
-    std::atomic<size_t> time_waiting{0};
+    std::atomic<size_t> time_waiting{0};  // connections in that state, and what is left of others
 
   private:
     friend class Link;
@@ -252,11 +259,14 @@ class Stack final : public RefCounted {
 
     struct Shard {
         std::mutex mutex;
-        std::unordered_map<uint64_t, std::vector<Connection*>>
-            connections;  // by hash, with a reference; guarded by mutex
+        // By hash, with a reference; guarded by mutex.
+        std::unordered_map<uint64_t, std::vector<Connection*>> connections;
+        std::unordered_multimap<uint64_t, Ref<TimeWait>> time_waits;
     };
     static constexpr size_t kShards = 16;
     uint64_t hash_of(const Tuple& tuple) const;
+    Ref<Connection> take_connection_locked(Shard& shard, uint64_t hash, Connection& connection);
+    static TimeWait* time_wait_locked(Shard& shard, uint64_t hash, const Tuple& tuple);
 
     Sockets& sockets_;
     const Surroundings surroundings_;

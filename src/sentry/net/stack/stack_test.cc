@@ -3,6 +3,7 @@
 
 #include "sentry/net/stack/fake_network_test.h"
 #include "sentry/net/stack/reassembly.h"
+#include "sentry/net/stack/time_wait.h"
 
 namespace casemate::sentry::stack {
 namespace {
@@ -285,6 +286,96 @@ TEST(StackTcpHostile, DataBeyondTheWindowAndInPieces) {
     Connection::Reading reading;
     auto progress = victim.connection->receive(buffer, reading);
     EXPECT_EQ(std::string(bytes, progress.bytes), std::string(progress.bytes, 'x'));
+}
+
+// Closed from both ends, by us first: what is left waits for its time to pass.
+struct Passing : Victim {
+    Passing() {
+        connection->close(false);
+        inject(ipv4(kTcp, tcp(999, 80, 5001, ours + 2, kFin | kAck)));
+        connection.reset();
+        sent().clear();
+    }
+    size_t left() { return stack().time_waits().size(); }
+};
+
+TEST(StackTcpTimeWait, IsSmallAndEnds) {
+    Passing passing;
+    EXPECT_LE(sizeof(TimeWait), 160u);
+    EXPECT_EQ(passing.stack().connections().size(), 0u);
+    EXPECT_EQ(passing.left(), 1u);
+    EXPECT_EQ(passing.stack().time_waiting.load(), 1u);
+    passing.network.run_for(59 * kSecond);
+    EXPECT_EQ(passing.left(), 1u);
+    passing.network.run_for(2 * kSecond);
+    EXPECT_EQ(passing.left(), 0u);
+    EXPECT_EQ(passing.stack().time_waiting.load(), 0u);
+    // Then it is as if it had never been.
+    passing.inject(ipv4(kTcp, tcp(999, 80, 5001, passing.ours + 2, kFin | kAck)));
+    EXPECT_EQ(passing.last_flags(), kRst);
+}
+
+TEST(StackTcpTimeWait, AFinThatComesAgainIsAnsweredAndBeginsTheTimeAnew) {
+    Passing passing;
+    passing.network.run_for(59 * kSecond);
+    for (int i = 0; i < 3; i++) passing.inject(ipv4(kTcp, tcp(999, 80, 5001, passing.ours + 2, kFin | kAck)));
+    ASSERT_EQ(passing.sent().size(), 3u);
+    const uint8_t* answer = passing.sent().back().data() + 34;
+    EXPECT_EQ(answer[13], kAck);
+    EXPECT_EQ(load32(answer + 4), passing.ours + 2);
+    EXPECT_EQ(load32(answer + 8), 5002u);
+    passing.network.run_for(59 * kSecond);
+    EXPECT_EQ(passing.left(), 1u);
+    passing.network.run_for(2 * kSecond);
+    EXPECT_EQ(passing.left(), 0u);
+}
+
+TEST(StackTcpTimeWait, WhatIsExpectedIsNotAnswered) {
+    Passing passing;
+    passing.inject(ipv4(kTcp, tcp(999, 80, 5002, passing.ours + 2, kAck)));
+    EXPECT_EQ(passing.sent().size(), 0u);
+    // Two that answer each other's answers would never end.
+    for (int i = 0; i < 5000; i++) passing.inject(ipv4(kTcp, tcp(999, 80, 4000, passing.ours + 2, kAck)));
+    EXPECT_GE(passing.sent().size(), 1u);
+    EXPECT_LE(passing.sent().size(), 1000u);
+}
+
+TEST(StackTcpTimeWait, OnlyTheExactResetEndsIt) {
+    Passing passing;
+    passing.inject(ipv4(kTcp, tcp(999, 80, 5001, 0, kRst)));
+    passing.inject(ipv4(kTcp, tcp(999, 80, 5003, 0, kRst)));
+    EXPECT_EQ(passing.left(), 1u);
+    EXPECT_EQ(passing.sent().size(), 0u);
+    passing.inject(ipv4(kTcp, tcp(999, 80, 5002, 0, kRst)));
+    EXPECT_EQ(passing.left(), 0u);
+    EXPECT_EQ(passing.stack().time_waiting.load(), 0u);
+}
+
+TEST(StackTcpTimeWait, ANewConnectionMayTakeItsPlace) {
+    Passing passing;
+    passing.network.run_for(kSecond);
+    // An old duplicate of the SYN is answered as what it is.
+    passing.inject(ipv4(kTcp, tcp(999, 80, 5000, 0, kSyn)));
+    EXPECT_EQ(passing.last_flags(), kAck);
+    EXPECT_EQ(passing.left(), 1u);
+    passing.inject(ipv4(kTcp, tcp(999, 80, 9000, 0, kSyn)));
+    EXPECT_EQ(passing.last_flags(), kSyn | kAck);
+    EXPECT_EQ(passing.left(), 0u);
+    uint32_t ours = load32(passing.sent().back().data() + 34 + 4);
+    EXPECT_FALSE(before(ours, passing.ours + 2));  // beyond the old one's
+    passing.inject(ipv4(kTcp, tcp(999, 80, 9001, ours + 1, kAck)));
+    EXPECT_EQ(passing.listener->accepted.size(), 2u);
+}
+
+TEST(StackTcpTimeWait, ItsEndsAreTaken) {
+    Passing passing;
+    Tuple tuple{{InetAddress::v4(FakeNetwork::kA), 80}, {InetAddress::v4(FakeNetwork::kB), 999}};
+    EXPECT_TRUE(passing.stack().has_connection(tuple));
+    auto again = make_ref<Connection>(passing.network.hosts[0].stack, tuple, 0, make_ref<SocketWaiters>());
+    auto done = passing.stack().connect(again);
+    ASSERT_FALSE(done.ok());
+    EXPECT_EQ(done.error().value, EADDRNOTAVAIL);
+    EXPECT_EQ(passing.left(), 1u);
 }
 
 TEST(StackTcpHostile, LyingSack) {

@@ -5,6 +5,7 @@
 #include "sentry/net/stack/connection.h"
 #include "sentry/net/stack/delivery.h"
 #include "sentry/net/stack/half_open.h"
+#include "sentry/net/stack/time_wait.h"
 
 namespace casemate::sentry::stack {
 namespace {
@@ -90,6 +91,7 @@ void Stack::tcp_input(Delivery& packet, Batch& batch) {
         if (connection->deliver(segment) && !listed) batch.touched.push_back(std::move(connection));
         return;
     }
+    if (time_wait_input(segment)) return;
     connection = half_open_->input(segment);
     if (!connection) return;
     // The handshake's last segment may bring data.
@@ -315,7 +317,7 @@ void Connection::input_locked(TcpSegment& segment) {
     TcpState was = state();
     segments_in_++;
     if (was == TcpState::kClosed) {
-        stack_->send_reset(segment);
+        if (!stack_->time_wait_input(segment)) stack_->send_reset(segment);
         return;
     }
     if (was == TcpState::kSynSent) return syn_sent_input_locked(segment);
@@ -401,7 +403,7 @@ void Connection::input_locked(TcpSegment& segment) {
     if (fin_at_ != 0 && receive_next_ == fin_at_ && !fin_taken_) fin_received_locked();
     if ((segment.flags & kFin) && state() == TcpState::kTimeWait) {
         ack_now_ = true;
-        life_at_ = stack_->now() + 60 * kSecond;
+        life_at_ = stack_->now() + TimeWait::kTime;
     }
 }
 

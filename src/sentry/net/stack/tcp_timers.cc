@@ -2,13 +2,9 @@
 #include <algorithm>
 
 #include "sentry/net/stack/connection.h"
+#include "sentry/net/stack/time_wait.h"
 
 namespace casemate::sentry::stack {
-namespace {
-
-constexpr Nanoseconds kTimeWaitTime = 60 * kSecond;
-
-}  // namespace
 
 Nanoseconds Connection::next_deadline_locked() const {
     Nanoseconds next = 0;
@@ -95,9 +91,27 @@ void Connection::enter_time_wait_locked() {
     set_state(TcpState::kTimeWait);
     waits_ = Waits::kNothing;
     repeat_at_ = retry_at_ = keep_at_ = 0;
-    life_at_ = stack_->now() + kTimeWaitTime;
+    life_at_ = stack_->now() + TimeWait::kTime;
     blocks_.clear();
     wake_ |= ~0u;
+}
+
+// Nobody has the connection open, and all is said: what is left of it needs little room.
+void Connection::leave_to_time_wait_locked() {
+    if (state() != TcpState::kTimeWait || !orphan_ || !listed_ || ack_now_ || ack_at_ != 0) return;
+    TimeWait::Rest rest{.tuple = tuple_, .link = link_};
+    rest.send_next = send_sequence(send_max_);
+    rest.receive_next = initial_receive_ + static_cast<uint32_t>(receive_next_);
+    rest.recent_timestamp = recent_timestamp_;
+    rest.timestamp_offset = timestamp_offset_;
+    rest.window = window_locked(false);
+    rest.timestamps = timestamps_;
+    rest.until = life_at_;
+    if (!stack_->replace_connection(*this, make_ref<TimeWait>(stack_, rest))) return;
+    listed_ = false;
+    life_at_ = 0;
+    set_state(TcpState::kClosed);
+    stack_->timers().disarm(*this);
 }
 
 void Connection::end_locked(int error) {
@@ -148,6 +162,7 @@ void Connection::lock() {
 void Connection::unlock() {
     while (true) {
         if (attention_.exchange(false)) drain_locked();
+        leave_to_time_wait_locked();
         settle_locked();
         uint32_t events = std::exchange(wake_, 0);
         Ref<SocketWaiters> waiters;
