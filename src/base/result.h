@@ -83,8 +83,7 @@ class [[nodiscard]] Error {
 };
 
 // "<what>: <strerror(code)>", for a syscall that failed; `what` names the call's object: "open /etc/passwd".
-inline Error sys_error(std::string_view what, int code = errno,
-                       SourceLocation where = SourceLocation::current()) {
+inline Error sys_error(std::string_view what, int code = errno, SourceLocation where = SourceLocation::current()) {
     return Error(std::string(what) + ": " + strerrordesc_np(code), code, where);
 }
 

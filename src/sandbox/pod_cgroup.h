@@ -17,8 +17,8 @@ namespace casemate::sandbox {
 // Makes the cgroup that `spec` names, as `options` has it, and applies its resources but the device rules.
 Result<std::unique_ptr<host::Cgroup>> create_cgroup(const oci::Spec& spec, const LaunchOptions& options,
                                                     pid_t first_process);
-// `resources` as the host's cgroup gets them: with room for what a pod takes beside its programs' memory and tasks, which
-// the guest kernel holds to the limits themselves.
+// `resources` as the host's cgroup gets them: with room for what a pod takes beside its programs' memory and tasks,
+// which the guest kernel holds to the limits themselves.
 oci::Resources with_overhead(oci::Resources resources);
 // The device rules, exactly as they are listed. To be called once the processes in the cgroup have opened what they
 // need of the host's devices (/dev/null, /dev/kvm): from then on they, and a guest kernel that was taken over, have

@@ -47,8 +47,8 @@ constexpr uint32_t kMaxVirtioDevices = kLastIrq - kFirstVirtioIrq + 1;
 
 constexpr uint16_t kSerialPort = 0x3f8;
 constexpr uint16_t kPciAddressPort = 0xcf8;  // nothing answers
-constexpr uint16_t kKeyboardPort = 0x64;  // only its reset line
-constexpr uint16_t kPanicPort = 0x505;    // pvpanic
+constexpr uint16_t kKeyboardPort = 0x64;     // only its reset line
+constexpr uint16_t kPanicPort = 0x505;       // pvpanic
 constexpr uint16_t kSleepControlPort = 0x600;
 constexpr uint16_t kSleepStatusPort = 0x601;
 constexpr uint16_t kResetPort = 0x602;

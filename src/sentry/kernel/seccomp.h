@@ -24,8 +24,8 @@ struct FilterOutcome {
     // Or the tracer, who wants to be asked, decides: he is told this.
     std::optional<uint32_t> ask_tracer;
 };
-// Asks the filter and does what it says: signals and the end of the task are requested here. `tracer_agreed`: the tracer
-// was asked, and this is the call as he left it.
+// Asks the filter and does what it says: signals and the end of the task are requested here. `tracer_agreed`: the
+// tracer was asked, and this is the call as he left it.
 FilterOutcome apply_filter(Task& task, const SyscallStop& call, bool tracer_agreed = false);
 
 // The flags of SECCOMP_SET_MODE_FILTER that concern whom the filter binds.

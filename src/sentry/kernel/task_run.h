@@ -38,9 +38,9 @@ class TaskRunner {
     // it outside of the kernel; nothing, and nothing done, if it cannot (quick_calls.cc).
     static std::optional<QuickAnswer> answer_now(Task& task, const SyscallStop& call);
 
-    // Tells the platform what it may answer by itself about `task`, which is nothing while somebody wants to see its calls
-    // (task_facts.cc). Own thread, or with the signal_mutex of its process, which guards its filter; whenever something of
-    // it changed.
+    // Tells the platform what it may answer by itself about `task`, which is nothing while somebody wants to see its
+    // calls (task_facts.cc). Own thread, or with the signal_mutex of its process, which guards its filter; whenever
+    // something of it changed.
     static void tell_facts(Task& task);
     // The same with Task::mutex_.
     static void tell_facts_locked(Task& task);

@@ -155,7 +155,8 @@ SysResult<int64_t> sys_getsockopt(Task& task, const SyscallArgs& args) {
 }
 
 constexpr SyscallRow kRows[] = {
-    {41, "socket", sys_socket, Support::kPartial, "AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET; with --net host the host's TCP, UDP and ICMP echo"},
+    {41, "socket", sys_socket, Support::kPartial,
+     "AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET; with --net host the host's TCP, UDP and ICMP echo"},
     {42, "connect", sys_connect, Support::kFull},
     {43, "accept", sys_accept, Support::kFull},
     {48, "shutdown", sys_shutdown, Support::kFull},

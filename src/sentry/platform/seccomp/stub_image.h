@@ -1,10 +1,10 @@
 // The code page of every stub: the blob of stub.S with the two seccomp filters behind it.
 //
-// The filters are what keeps applications from the host (docs: SPECIFICATION "no application syscall reaches the
-// host"). Application threads: nothing is executed but rt_sigreturn and a futex wake from the stub's code, both
-// harmless with any arguments; everything else becomes a notification, or SIGSYS where the sentry needs the full
-// register state. Map thread: the memory calls that its read-only orders contain, and the receipt of descriptors for them; anything
-// else kills the stub.
+// The filters are what keeps applications from the host (SPECIFICATION.md: no application syscall reaches it).
+// Application threads: nothing is executed but rt_sigreturn and a futex wake from the stub's code, both harmless with
+// any arguments; everything else becomes a notification, or SIGSYS where the sentry needs the full
+// register state. Map thread: the memory calls that its read-only orders contain, and the receipt of descriptors for
+// them; anything else kills the stub.
 #pragma once
 
 #include <linux/filter.h>
