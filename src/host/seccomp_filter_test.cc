@@ -78,6 +78,28 @@ TEST(SeccompFilter, allows_exactly_what_is_listed) {
     EXPECT_EQ(run(program, other), kKill);
 }
 
+TEST(SeccompFilter, neighbours_are_looked_up_together) {
+    SeccompFilter filter;
+    filter.allow({0, 1, 3, 7, 8, 9, 10, 11, 20, 21, 22, 30});
+    filter.allow_if(10, {ArgCheck::equal32(1, 5)});  // allowed anyway
+    filter.allow_if(23, {ArgCheck::equal32(1, 5)});
+    filter.add_rule(24, {}, SECCOMP_RET_ERRNO | 1);
+    filter.add_rule(25, {}, SECCOMP_RET_ERRNO | 1);
+    filter.add_rule(26, {}, SECCOMP_RET_ERRNO | 2);
+    auto program = MUST(filter.build());
+    for (int number = 0; number < 40; ++number) {
+        seccomp_data data = {};
+        data.nr = number;
+        data.arch = AUDIT_ARCH_X86_64;
+        uint32_t wanted = SeccompFilter::kKillProcess;
+        for (int allowed : {0, 1, 3, 7, 8, 9, 10, 11, 20, 21, 22, 30})
+            if (number == allowed) wanted = SeccompFilter::kAllow;
+        if (number == 24 || number == 25) wanted = SECCOMP_RET_ERRNO | 1;
+        if (number == 26) wanted = SECCOMP_RET_ERRNO | 2;
+        EXPECT_EQ(run(program, data), wanted) << number;
+    }
+}
+
 TEST(SeccompFilter, checks_arguments) {
     SeccompFilter filter(SECCOMP_RET_ERRNO | ENOSYS);
     constexpr uint64_t kBig = 0x1'0000'0005;
@@ -182,6 +204,21 @@ TEST(SeccompFilter, the_kernel_obeys) {
     ASSERT_EQ(::waitpid(child, &status, 0), child);
     ASSERT_TRUE(WIFSIGNALED(status)) << status;
     EXPECT_EQ(WTERMSIG(status), SIGSYS);
+}
+
+constexpr SeccompFilter some_list() {
+    SeccompFilter filter;
+    filter.allow({SYS_read, SYS_write, SYS_exit_group});
+    filter.allow_if(SYS_mmap, {ArgCheck::no_bits(2, PROT_EXEC), ArgCheck::at_most(1, uint64_t{1} << 40)});
+    filter.add_rule(SYS_socket, {}, SECCOMP_RET_ERRNO | 1);
+    return filter;
+}
+
+TEST(SeccompFilter, a_program_made_by_the_compiler_is_the_same) {
+    static constexpr auto compiled = compiled_filter<some_list>();
+    std::vector<sock_filter> built = MUST(some_list().build());
+    ASSERT_EQ(compiled.size(), built.size());
+    EXPECT_EQ(std::memcmp(compiled.data(), built.data(), sizeof compiled), 0);
 }
 
 }  // namespace

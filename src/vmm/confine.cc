@@ -6,6 +6,8 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include <span>
+
 #include "linux/seccomp_fd.h"
 #include "vmm/kvm.h"
 
@@ -16,21 +18,19 @@ namespace {
 using host::ArgCheck;
 
 // What both do: the heap, locks, the devices (a vCPU's thread activates and resets them), and the way out.
-void allow_common(host::SeccompFilter& filter) {
+constexpr void allow_common(host::SeccompFilter& filter) {
     filter.allow({SYS_read, SYS_write, SYS_close, SYS_futex, SYS_munmap, SYS_brk, SYS_madvise, SYS_epoll_ctl,
                   SYS_timerfd_settime, SYS_exit_group, SYS_rt_sigreturn, SYS_rt_sigprocmask, SYS_getpid, SYS_gettid,
                   SYS_tgkill, SYS_io_uring_enter});
     filter.allow_if(SYS_mmap, {ArgCheck::no_bits(2, PROT_EXEC)});
 }
 
-void allow_requests(host::SeccompFilter& filter, std::initializer_list<unsigned long> requests) {
+constexpr void allow_requests(host::SeccompFilter& filter, std::initializer_list<unsigned long> requests) {
     for (unsigned long request : requests)
         filter.allow_if(SYS_ioctl, {ArgCheck::equal32(1, static_cast<uint32_t>(request))});
 }
 
-}  // namespace
-
-host::SeccompFilter system_calls_of(ThreadKind kind) {
+constexpr host::SeccompFilter list_of(ThreadKind kind) {
     host::SeccompFilter filter;
     allow_common(filter);
     if (kind == ThreadKind::kVcpu) {
@@ -52,8 +52,16 @@ host::SeccompFilter system_calls_of(ThreadKind kind) {
     return filter;
 }
 
+constexpr auto kMainProgram = host::compiled_filter<[] { return list_of(ThreadKind::kMain); }>();
+constexpr auto kVcpuProgram = host::compiled_filter<[] { return list_of(ThreadKind::kVcpu); }>();
+
+}  // namespace
+
+host::SeccompFilter system_calls_of(ThreadKind kind) { return list_of(kind); }
+
 Result<void> confine_thread(ThreadKind kind) {
-    auto program = TRY(system_calls_of(kind).build());
+    std::span<const sock_filter> program = kMainProgram;
+    if (kind == ThreadKind::kVcpu) program = kVcpuProgram;
     auto installed = linux::install_seccomp_filter(program);
     if (!installed.ok()) return sys_error("install the monitor's seccomp list", installed.error().value);
     return {};
