@@ -27,9 +27,8 @@ void put(const Memory& memory, uint64_t address, const T& object) {
 // Sizes and addresses were checked before.
 Error load_error(const char* what, Errno error) {
     if (error.value == ENODATA) return Error(fmt::format("the {} was cut while it was read", what), error.value);
-    if (error.value == EFAULT || error.value == ENOMEM)
-        return Error(fmt::format("the host has no memory for the guest's {}, or it was cut while it was read", what),
-                     ENOMEM);
+    if (error.value == EFAULT || error.value == ENOMEM || error.value == ENOSPC)
+        return Error(fmt::format("the host has no memory for the guest's {}", what), ENOMEM);
     return sys_error(fmt::format("read the {}", what), error.value);
 }
 
@@ -159,6 +158,7 @@ Result<BootEntry> load_kernel(Memory& memory, const BootFiles& files) {
     if (!loaded.ok()) return load_error("kernel image", loaded.error());
     Initrd initrd;
     if (files.initrd >= 0) initrd = TRY(load_initrd(memory, files.initrd, kernel));
+    memory.finish_load();
     TRY(put_command_line(memory, files.command_line, kernel.command_line_max));
     if (kernel.protocol == Protocol::kPvh)
         put_pvh(memory, initrd);

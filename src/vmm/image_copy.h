@@ -1,12 +1,11 @@
-// Writes parts of an image into the guest's memory file by write(2), a huge page at a time. Through a mapping the host
-// would first zero each page that is then overwritten as a whole: for a kernel image as much work again as the copy.
+// Moves parts of an image into the guest's memory file without looking at them: splice(2) puts the pages of the image
+// into a pipe, and writes them from there, some huge pages of the memory at once. Through a mapping of the memory the
+// host would first zero each page that is then overwritten as a whole: for a kernel image as much work again as the
+// copy. Through a mapping of the image it would fill and empty page tables, which costs half as much again.
 // (Hosts before Linux 6.10 write 4 KiB at a time and zero the rest of a fresh huge page: as through a mapping.)
 //
-// The image is read through a mapping that only the host's kernel looks at: a file that is cut meanwhile is an error of
-// the call and no signal.
+// A file that is cut meanwhile is an error of the call.
 #pragma once
-
-#include <sys/uio.h>
 
 #include <cstdint>
 #include <functional>
@@ -14,7 +13,7 @@
 #include <vector>
 
 #include "base/result.h"
-#include "base/unique_map.h"
+#include "linux/event_fds.h"
 
 namespace casemate::vmm {
 
@@ -35,26 +34,17 @@ struct FilePart {
 SysResult<void> for_each_data(int fd, const FilePart& part,
                               const std::function<SysResult<void>(const FilePart&)>& found);
 
-// Gathers what is to be written into one huge page of a file and writes it at once.
-class HugePageWriter {
-  public:
-    explicit HugePageWriter(int fd) : fd_(fd) {}
+// A pipe as large as this process may make it. With CAP_SYS_RESOURCE it holds several huge pages; the 1 MiB of others
+// (fs.pipe-max-size) do as well, but half of each huge page is then zeroed before it is written.
+SysResult<linux::Pipe> create_image_pipe();
 
-    // `to`, an offset of the file, grows from call to call. What lies between two pieces in a huge page becomes zero.
-    // The bytes are read by flush(), or when the next huge page begins.
-    SysResult<void> add(const char* bytes, uint64_t size, uint64_t to);
-    SysResult<void> flush();
+// Takes out of `pieces` what is the only one in a huge page of the memory and little, like the end of a section. The
+// host zeroes the rest of a page that is written in part at a higher price than a page that is touched.
+std::vector<FilePart> take_small_rests(std::vector<FilePart>& pieces);
 
-  private:
-    void append(const char* bytes, uint64_t size);
-
-    int fd_;
-    uint64_t begin_ = 0, end_ = 0;  // of the file, what pieces_ hold
-    std::vector<iovec> pieces_;
-};
-
-// Parts of `image` into `memory_file`, where addresses are offsets; in their order, none over another. Returns the
-// mapping of the image, of no use any more: to take it down costs a fifth of the copy, and may wait.
-SysResult<UniqueMap> write_parts(int memory_file, int image, std::span<const FilePart> parts);
+// Pieces of `image` into `memory_file`, where addresses are offsets; in their order, none over another. The pipe is
+// empty before and, unless this fails, after. ENODATA if the image ends before, EINVAL if it is of a file system that
+// knows no splice(2).
+SysResult<void> write_pieces(int memory_file, int image, std::span<const FilePart> pieces, const linux::Pipe& pipe);
 
 }  // namespace casemate::vmm

@@ -23,6 +23,14 @@ Result<host::JailedProcess> spawn_monitor(const std::string& program, MonitorOpt
     spec.program = program;
     spec.stderr_fd = STDERR_FILENO;
     spec.oom_score_adj = 0;
+    linux::Pipe pipe;  // larger than the jail could make it, if this process is root's
+    if (options.kernel >= 0) {
+        auto made = create_image_pipe();
+        if (!made.ok()) return sys_error("make a pipe for the kernel image", made.error().value);
+        pipe = made.take_value();
+        options.image_pipe_in = pipe.write_end.get();
+        options.image_pipe_out = pipe.read_end.get();
+    }
     int next = kFirstFd;
     for (int* fd : options.descriptors()) {
         spec.fds.push_back(*fd);

@@ -86,7 +86,6 @@ Machine::~Machine() {
     gate_.set(RunGate::State::kStopped);
     kick_all();
     for (auto& vcpu : vcpus_) vcpu->join();
-    loop_.cancel(finish_load_);
     if (device_loop_) loop_.remove(device_loop_->fd());
     if (memory_.lost_event() >= 0) loop_.remove(memory_.lost_event());
     if (serial_event_) loop_.remove(serial_event_.get());
@@ -243,8 +242,6 @@ Result<void> Machine::start() {
     for (auto& vcpu : vcpus_) TRY(vcpu->start(spec_.prepare_vcpu_thread));
     started_ = true;
     gate_.set(RunGate::State::kRunning);
-    // Not now: the guest shall begin first, on a host with one processor, too.
-    finish_load_ = loop_.after(std::chrono::milliseconds(20), [this] { memory_.finish_load(); });
     return {};
 }
 

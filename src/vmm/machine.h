@@ -135,7 +135,6 @@ class Machine final : private ExitHandler {
     RunGate gate_;
     std::vector<std::unique_ptr<Vcpu>> vcpus_;
     bool started_ = false;
-    linux::EventLoop::TimerId finish_load_ = 0;
     bool paused_ = false;
     std::atomic<uint64_t> exits_{0};
     std::mutex delayed_lock_;  // around KVM's ring of delayed writes

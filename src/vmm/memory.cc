@@ -64,6 +64,7 @@ Result<Memory> Memory::create(MemoryOptions options) {
     // Pages of 4 KiB cannot replace a part of a huge one.
     memory.may_map_ = options.map_images && !reserved;
     memory.may_write_ = !reserved && !options.private_copy;
+    memory.image_pipe_ = std::move(options.image_pipe);
     memory.file_ = TRY(open_file(options));
     if (options.private_copy) {
         struct stat st;
@@ -171,6 +172,24 @@ SysResult<void> Memory::map(int fd, const FilePart& part) {
     return copy(fd, {part.offset + (end - part.address), part.address + part.size - end, end, part.holes});
 }
 
+SysResult<void> Memory::write_parts(int fd, std::span<const FilePart> parts) {
+    if (parts.empty()) return {};
+    std::vector<FilePart> pieces;
+    for (const FilePart& part : parts)
+        TRY(for_each_data(fd, part, [&](const FilePart& data) -> SysResult<void> {
+            pieces.push_back(data);
+            return {};
+        }));
+    for (const FilePart& rest : take_small_rests(pieces)) TRY(copy(fd, rest));
+    if (!image_pipe_.write_end) image_pipe_ = TRY(create_image_pipe());
+    std::vector<FilePart> in_file = pieces;
+    for (FilePart& piece : in_file) piece.address = file_offset(piece.address);
+    auto written = write_pieces(file_.get(), fd, in_file, image_pipe_);
+    if (written.ok() || written.error().value != EINVAL) return written;
+    for (const FilePart& piece : pieces) TRY(copy(fd, piece));  // a file that cannot be spliced from
+    return {};
+}
+
 SysResult<void> Memory::load(int fd, std::span<const FilePart> parts) {
     // Who copies finds the end of a file itself; a mapping reaches beyond it.
     uint64_t file_size = UINT64_MAX;
@@ -179,7 +198,7 @@ SysResult<void> Memory::load(int fd, std::span<const FilePart> parts) {
         if (::fstat(fd, &st) < 0) return last_errno();
         file_size = static_cast<uint64_t>(st.st_size);
     }
-    std::vector<FilePart> in_file;
+    std::vector<FilePart> to_write;
     uint64_t whole = 0;
     for (const FilePart& part : parts) whole += part.size;
     bool write = may_write_ && whole >= kHugePage / 2;  // for less it is not worth the calls
@@ -193,12 +212,10 @@ SysResult<void> Memory::load(int fd, std::span<const FilePart> parts) {
         } else if (!write) {
             TRY(copy(fd, part));
         } else {
-            in_file.push_back({part.offset, part.size, file_offset(part.address), part.holes});
+            to_write.push_back(part);
         }
     }
-    UniqueMap image = TRY(write_parts(file_.get(), fd, in_file));
-    if (image) images_.push_back(std::move(image));
-    return {};
+    return write_parts(fd, to_write);
 }
 
 uint64_t Memory::file_offset(uint64_t address) const {

@@ -31,6 +31,8 @@ struct MemoryOptions {
     bool map_images = false;
     // The file to use instead of a new memfd; it is made as large as the memory.
     UniqueFd file;
+    // What images are copied through (image_copy.h); else a pipe of this process's making.
+    linux::Pipe image_pipe;
     // The file is the memory of a snapshot: it is mapped privately and never written.
     bool private_copy = false;
 };
@@ -64,11 +66,11 @@ class Memory {
     }
 
     // Parts of `fd` come to their addresses, which are in order, none over another; into memory that nothing was
-    // written to yet: what lies between two parts in a huge page is zeroed. With map_images whole pages are mapped
-    // where both sit alike in their pages. EFAULT outside of the memory, ENODATA if the file ends before.
+    // written to yet. With map_images whole pages are mapped where both sit alike in their pages. EFAULT outside of the
+    // memory, ENODATA if the file ends before.
     SysResult<void> load(int fd, std::span<const FilePart> parts);
-    // What load() left for later: to be called once the guest runs.
-    void finish_load() { images_.clear(); }
+    // After the last load(): gives back what it worked with.
+    void finish_load() { image_pipe_ = {}; }
     // What load() mapped: these pages are not in file().
     struct Mapped {
         uint64_t guest_address = 0;
@@ -86,16 +88,17 @@ class Memory {
   private:
     SysResult<void> copy(int fd, const FilePart& part);
     SysResult<void> map(int fd, const FilePart& part);
+    SysResult<void> write_parts(int fd, std::span<const FilePart> parts);
     uint64_t file_offset(uint64_t address) const;  // of an address that at() knows
 
     UniqueFd file_;
+    linux::Pipe image_pipe_;
     uint64_t size_ = 0;
     bool may_map_ = true;
     bool may_write_ = true;  // to file_, and it is seen here
     bool private_ = false;
     UniqueFd lost_event_;
     std::vector<UniqueMap> maps_;
-    std::vector<UniqueMap> images_;
     std::vector<MemoryGuard> guards_;  // of maps_; gone before them
     std::vector<MemoryRegion> regions_;
     std::vector<Mapped> mapped_;

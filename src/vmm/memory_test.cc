@@ -1,5 +1,6 @@
 #include "vmm/memory.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -78,6 +79,45 @@ TEST(Memory, AnImageThatIsCutWhileItIsReadIsAnError) {
     auto loaded = memory.load(image.get(), {&part, 1});
     ASSERT_FALSE(loaded.ok());
     EXPECT_EQ(loaded.error().value, ENODATA);
+}
+
+TEST(Memory, ALargeImageThatIsCutWhileItIsReadIsAnError) {
+    UniqueFd own = MUST(linux::create_memfd("memory")), image = MUST(linux::create_memfd("image"));
+    MUST(linux::write_all(image.get(), std::string(3 * kMiB, 'x')));
+    Memory memory = make(own.get());
+    FilePart part{0, 3 * kMiB + 1, kSmallPagesEnd, Holes::kNone};
+    auto loaded = memory.load(image.get(), {&part, 1});
+    ASSERT_FALSE(loaded.ok());
+    EXPECT_EQ(loaded.error().value, ENODATA);
+}
+
+TEST(Memory, AFileWithoutSpliceIsRead) {
+    std::string bytes(3 * kMiB, '\0');
+    for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * 31 + i / 4096);
+    UniqueFd own = MUST(linux::create_memfd("memory"));
+    UniqueFd image(::open("/proc/self/mem", O_RDONLY | O_CLOEXEC));
+    ASSERT_TRUE(image);
+    Memory memory = make(own.get());
+    FilePart part{reinterpret_cast<uintptr_t>(bytes.data()), bytes.size(), kSmallPagesEnd + 300, Holes::kNone};
+    ASSERT_TRUE(memory.load(image.get(), {&part, 1}).ok());
+    EXPECT_EQ(std::memcmp(memory.at(part.address, part.size), bytes.data(), bytes.size()), 0);
+}
+
+TEST(Memory, ImagesComeThroughTheGivenPipe) {
+    std::string bytes(5 * kMiB + 777, '\0');
+    for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * 31 + i / 4096);
+    UniqueFd image = MUST(linux::create_memfd("image"));
+    MUST(linux::write_all(image.get(), bytes));
+    MemoryOptions options;
+    options.size = 32 * kMiB;
+    options.image_pipe = MUST(create_image_pipe());
+    Memory memory = MUST(Memory::create(std::move(options)));
+    FilePart parts[] = {{0, 4 * kMiB + 100, 4 * kMiB}, {4 * kMiB + 100, kMiB + 677, 20 * kMiB + 5}};
+    ASSERT_TRUE(memory.load(image.get(), parts).ok());
+    ASSERT_TRUE(memory.load(image.get(), parts).ok());  // as an initrd behind a kernel
+    memory.finish_load();
+    for (const FilePart& part : parts)
+        EXPECT_EQ(std::memcmp(memory.at(part.address, part.size), bytes.data() + part.offset, part.size), 0);
 }
 
 }  // namespace

@@ -31,6 +31,10 @@ Result<MachineSpec> machine_spec(const MonitorOptions& options, const Snapshot* 
     spec.memory.preallocate = options.preallocate;
     spec.memory.map_images = options.map_images;
     if (options.memory_file >= 0) spec.memory.file = TRY(options.owned(options.memory_file, "memory file"));
+    if (options.image_pipe_in >= 0 && options.image_pipe_out >= 0) {
+        spec.memory.image_pipe.write_end = TRY(options.owned(options.image_pipe_in, "pipe for images"));
+        spec.memory.image_pipe.read_end = TRY(options.owned(options.image_pipe_out, "pipe for images"));
+    }
     return spec;
 }
 

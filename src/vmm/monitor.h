@@ -22,7 +22,8 @@ struct MonitorOptions {
     bool map_images = false;
 
     int kvm = -1;
-    int memory_file = -1;  // else a memfd
+    int memory_file = -1;                         // else a memfd
+    int image_pipe_in = -1, image_pipe_out = -1;  // of create_image_pipe(): who starts a monitor may make larger ones
     int kernel = -1, initrd = -1;
     std::string command_line;
     int restore_state = -1, restore_memory = -1;  // instead of a kernel; vcpus and memory are then the snapshot's

@@ -19,6 +19,8 @@ void each_option(Options& options, Visit&& visit) {
     visit("map-images", options.map_images);
     visit("kvm", options.kvm);
     visit("memory-file", options.memory_file);
+    visit("image-pipe-in", options.image_pipe_in);
+    visit("image-pipe-out", options.image_pipe_out);
     visit("kernel", options.kernel);
     visit("initrd", options.initrd);
     visit("command-line", options.command_line);
@@ -120,8 +122,9 @@ Result<MonitorOptions> MonitorOptions::from_words(const std::vector<std::string>
 }
 
 std::vector<int*> MonitorOptions::descriptors() {
-    std::vector<int*> all = {&kvm,     &memory_file,  &kernel,        &initrd,         &restore_state, &restore_memory,
-                             &control, &serial_input, &serial_output, &vsock_listener, &vsock_broker};
+    std::vector<int*> all = {&kvm,           &memory_file,    &image_pipe_in,  &image_pipe_out, &kernel,
+                             &initrd,        &restore_state,  &restore_memory, &control,        &serial_input,
+                             &serial_output, &vsock_listener, &vsock_broker};
     for (Disk& disk : disks) all.push_back(&disk.fd);
     for (Net& net : nets) all.push_back(&net.tap);
     for (Share& share : shares) all.push_back(&share.socket);
