@@ -46,13 +46,18 @@ std::vector<uint8_t> udp(uint16_t from, uint16_t to, const std::string& text) {
 }
 
 std::vector<uint8_t> tcp(uint16_t from, uint16_t to, uint32_t sequence, uint32_t ack, uint8_t flags,
-                         const std::string& text = "") {
-    std::vector<uint8_t> bytes(20);
+                         const std::string& text = "", uint32_t timestamp = 0) {
+    std::vector<uint8_t> bytes(timestamp != 0 ? 32 : 20);
+    if (timestamp != 0) {
+        const uint8_t option[4] = {1, 1, 8, 10};
+        memcpy(bytes.data() + 20, option, sizeof(option));
+        store32(bytes.data() + 24, timestamp);
+    }
     store16(bytes.data(), from);
     store16(bytes.data() + 2, to);
     store32(bytes.data() + 4, sequence);
     store32(bytes.data() + 8, ack);
-    bytes[12] = 0x50;
+    bytes[12] = static_cast<uint8_t>(bytes.size() / 4 << 4);
     bytes[13] = flags;
     store16(bytes.data() + 14, 1000);
     bytes.insert(bytes.end(), text.begin(), text.end());
@@ -267,6 +272,22 @@ TEST(StackTcpHostile, BlindResetsAndSyns) {
     EXPECT_LE(victim.sent().size(), 2u);  // challenges are rationed
     victim.inject(ipv4(kTcp, tcp(999, 80, 5001, 0, kRst)));
     EXPECT_EQ(victim.connection->state(), TcpState::kClosed);
+}
+
+TEST(StackTcpHostile, ATimestampIsBelievedWithAGoodAcknowledgementOnly) {
+    Alone alone;
+    auto listener = alone.network.listen(0, 80);
+    alone.inject(ipv4(kTcp, tcp(999, 80, 5000, 0, kSyn, "", 100)));
+    uint32_t ours = load32(alone.sent().at(0).data() + 34 + 4);
+    alone.inject(ipv4(kTcp, tcp(999, 80, 5001, ours + 1, kAck, "", 101)));
+    auto connection = listener->accepted.at(0);
+    alone.inject(ipv4(kTcp, tcp(999, 80, 5001, ours + 1'000'000, kAck, "forged", 1 << 30)));
+    EXPECT_EQ(connection->unread(), 0u);
+    alone.inject(ipv4(kTcp, tcp(999, 80, 5001, ours + 1, kAck, "true", 102)));
+    EXPECT_EQ(connection->unread(), 4u);
+    // And what is older than that one has been seen already.
+    alone.inject(ipv4(kTcp, tcp(999, 80, 5005, ours + 1, kAck, "old", 99)));
+    EXPECT_EQ(connection->unread(), 4u);
 }
 
 TEST(StackTcpHostile, DataBeyondTheWindowAndInPieces) {

@@ -371,8 +371,6 @@ void Connection::input_locked(TcpSegment& segment) {
         }
     }
     if (!(segment.flags & kAck)) return;
-    if (timestamps_ && segment.has_timestamp && !signed_less(receive_next_, position))
-        recent_timestamp_ = segment.timestamp;
     uint64_t ack = send_una_ + static_cast<uint64_t>(
                                    int64_t{static_cast<int32_t>(segment.acknowledged - send_sequence(send_una_))});
     if (was == TcpState::kSynReceived) {
@@ -390,6 +388,9 @@ void Connection::input_locked(TcpSegment& segment) {
         challenge_locked();
         return;
     }
+    // Only now: one that a stranger invents would make everything that the peer sends look old.
+    if (timestamps_ && segment.has_timestamp && !signed_less(receive_next_, position))
+        recent_timestamp_ = segment.timestamp;
     keep_probes_ = 0;
     if (ecn_) hear_marks_locked(segment);
     if (!signed_less(ack, send_una_)) process_ack_locked(segment, ack);
