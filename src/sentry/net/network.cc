@@ -196,6 +196,7 @@ std::string table_text(PortTable& ports, bool v6, bool datagram) {
     ports.for_each([&](InetSocket& socket) {
         if (socket.v6() != v6) return;
         InetSocket::Status status = socket.status();
+        if (!datagram && status.state == TCP_CLOSE) return;  // at most its TIME_WAIT is shown
         text += fmt::format("{:4}: {} {} {:02X} {:08X}:{:08X} 00:00000000 00000000 {:5}        0 {} ", line++,
                             endpoint_text(status.local, v6), endpoint_text(status.peer, v6), status.state,
                             status.sending, status.receiving, socket.uid(), socket.inode_number());

@@ -148,6 +148,8 @@ SysResult<void> answer_inet(const NetlinkRequest& request, NetlinkReply& reply) 
     table->for_each([&](InetSocket& socket) {
         if (socket.v6() != v6) return;
         InetSocket::Status status = socket.status();
+        if (wanted.sdiag_protocol == IPPROTO_TCP && status.state == TCP_CLOSE)
+            return;  // at most its TIME_WAIT is shown
         if (!reply.dump) {
             __be32 local[4], peer[4];
             put_address(local, status.local.address, v6);

@@ -1,4 +1,5 @@
-// Connection: one TCP connection over a link (RFC 9293), from SYN to the end of TIME_WAIT.
+// Connection: one TCP connection over a link (RFC 9293), from SYN to TIME_WAIT, which is spent by what is left of it
+// (time_wait.h).
 //
 // Positions are 64-bit: 0 is the SYN, data begins at 1, the FIN takes the one behind the last byte. Sequence numbers
 // are their lower halves plus the initial one. tcp_input.cc takes segments, tcp_output.cc sends, tcp_recovery.cc
@@ -29,7 +30,7 @@ enum class TcpState : uint8_t {  // as Linux numbers them
     kSynReceived,
     kFinWait1,
     kFinWait2,
-    kTimeWait,
+    kTimeWait,  // TimeWait's; a Connection is closed by then
     kClosed,
     kCloseWait,
     kLastAck,
@@ -124,8 +125,6 @@ class Connection final : public TimerTarget {
     void soft_error(int error);
     void path_changed();
     void abandon(int error);  // the stack ends
-    // A SYN for the same ends may replace what only waits for time to pass.
-    bool may_be_replaced(const TcpSegment& syn);
 
   private:
     class Locked {
@@ -208,9 +207,8 @@ class Connection final : public TimerTarget {
 
     // tcp_timers.cc
     void arm_retransmission_locked(bool restart);
-    void end_locked(int error);  // nothing more: leaves the table
-    void enter_time_wait_locked();
-    void leave_to_time_wait_locked();
+    void end_locked(int error);     // nothing more: leaves the table
+    void enter_time_wait_locked();  // as end_locked(), with a TimeWait in the table
     void keep_alive_locked(Nanoseconds now);
     Nanoseconds next_deadline_locked() const;
 

@@ -152,7 +152,7 @@ void HalfOpenTable::syn(TcpSegment& segment, const FoundListener& found) {
         answer(entry, true);
         return;
     }
-    agreed.initial_send = stack_.initial_sequence(segment.tuple);
+    agreed.initial_send = segment.begin_at != 0 ? segment.begin_at : stack_.initial_sequence(segment.tuple);
     agreed.timestamp_offset = static_cast<uint32_t>(key_of(segment.tuple));
     entry.born = now;
     entry.deadline = now + kFirstWait;

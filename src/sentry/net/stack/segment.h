@@ -29,6 +29,9 @@ struct TcpSegment {
     Ref<FrameBuffer> buffer;  // that `payload` lies in
     Bytes payload;
 
+    uint32_t begin_at = 0;  // of a SYN behind an old connection: our first sequence number; 0: any
+
+    bool opens() const { return (flags & (kSyn | kAck | kRst)) == kSyn; }
     uint32_t length() const {
         return static_cast<uint32_t>(payload.size()) + ((flags & kSyn) != 0) + ((flags & kFin) != 0);
     }

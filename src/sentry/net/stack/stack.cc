@@ -323,15 +323,18 @@ void Stack::remove_connection(Connection& connection) {
     dropped = take_connection_locked(shard, hash, connection);
 }
 
-bool Stack::replace_connection(Connection& connection, const Ref<TimeWait>& rest) {
+bool Stack::replace_connection(Connection& connection, Ref<TimeWait> rest) {
+    if (time_waiting.fetch_add(1, std::memory_order_relaxed) >= kMostTimeWait) {
+        time_waiting.fetch_sub(1, std::memory_order_relaxed);
+        return false;
+    }
     uint64_t hash = hash_of(connection.tuple());
     Shard& shard = shards_[hash % kShards];
     Ref<Connection> dropped;
     std::lock_guard lock(shard.mutex);
     dropped = take_connection_locked(shard, hash, connection);
-    if (!dropped) return false;
-    shard.time_waits.emplace(hash, rest);
     timers_.arm(*rest, rest->until());
+    shard.time_waits.emplace(hash, std::move(rest));
     return true;
 }
 
@@ -351,7 +354,7 @@ void Stack::forget(TimeWait& rest) {
     timers_.disarm(rest);
 }
 
-bool Stack::time_wait_input(const TcpSegment& segment) {
+bool Stack::time_wait_input(TcpSegment& segment) {
     uint64_t hash = hash_of(segment.tuple);
     Shard& shard = shards_[hash % kShards];
     Ref<TimeWait> found;
@@ -360,8 +363,9 @@ bool Stack::time_wait_input(const TcpSegment& segment) {
         found = Ref<TimeWait>(time_wait_locked(shard, hash, segment.tuple));
     }
     if (!found) return false;
-    bool opens = (segment.flags & (kSyn | kAck | kRst)) == kSyn;
-    if (opens && found->may_be_replaced(segment)) {
+    if (segment.opens() && found->may_be_replaced(segment) &&
+        sockets_.tcp_listener(segment.tuple.local, segment.tuple.peer, segment.link).listener != nullptr) {
+        segment.begin_at = found->sequence_beyond();
         forget(*found);
         return false;
     }

@@ -166,7 +166,7 @@ struct Counters {
 class Stack final : public RefCounted {
   public:
     static constexpr size_t kMostConnections = 65536;
-    // Of them in TIME_WAIT; beyond, they are forgotten at once, as by Linux.
+    // Of those in TIME_WAIT; beyond, they are forgotten at once, as by Linux.
     static constexpr size_t kMostTimeWait = 16384;
 
     Stack(Sockets& sockets, Surroundings surroundings);
@@ -211,11 +211,12 @@ class Stack final : public RefCounted {
     Ref<Connection> find_connection(const Tuple& tuple);
     bool add_connection(Connection& connection);
     void remove_connection(Connection& connection);
-    // In the connection's place from now on. False: the connection is in no table.
-    bool replace_connection(Connection& connection, const Ref<TimeWait>& rest);
+    // In the connection's place from now on. False: there are too many.
+    bool replace_connection(Connection& connection, Ref<TimeWait> rest);
     void forget(TimeWait& rest);
-    // True if the segment is for a connection whose time passes, and has been taken care of.
-    bool time_wait_input(const TcpSegment& segment);
+    // True if the segment is for a connection whose time passes, and has been taken care of. False also for a SYN that
+    // may open a new one instead.
+    bool time_wait_input(TcpSegment& segment);
     // A keyed hash, different in each sandbox: initial sequence numbers, cookies, tables.
     uint64_t keyed_hash(const void* bytes, size_t size, uint64_t more = 0) const;
     uint32_t initial_sequence(const Tuple& tuple) const;
@@ -234,7 +235,7 @@ class Stack final : public RefCounted {
     // Bytes of buffers beyond what every connection may have.
     std::atomic<size_t> extra_memory{0};
     static constexpr size_t kMostExtraMemory = 256 << 20;
-    std::atomic<size_t> time_waiting{0};  // connections in that state, and what is left of others
+    std::atomic<size_t> time_waiting{0};
 
   private:
     friend class Link;

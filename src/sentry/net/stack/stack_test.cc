@@ -45,19 +45,20 @@ std::vector<uint8_t> udp(uint16_t from, uint16_t to, const std::string& text) {
     return bytes;
 }
 
+// `stamp`: its timestamp; 0: none.
 std::vector<uint8_t> tcp(uint16_t from, uint16_t to, uint32_t sequence, uint32_t ack, uint8_t flags,
-                         const std::string& text = "", uint32_t timestamp = 0) {
-    std::vector<uint8_t> bytes(timestamp != 0 ? 32 : 20);
-    if (timestamp != 0) {
-        const uint8_t option[4] = {1, 1, 8, 10};
-        memcpy(bytes.data() + 20, option, sizeof(option));
-        store32(bytes.data() + 24, timestamp);
-    }
+                         const std::string& text = "", uint32_t stamp = 0) {
+    std::vector<uint8_t> bytes(stamp != 0 ? 32 : 20);
     store16(bytes.data(), from);
     store16(bytes.data() + 2, to);
     store32(bytes.data() + 4, sequence);
     store32(bytes.data() + 8, ack);
     bytes[12] = static_cast<uint8_t>(bytes.size() / 4 << 4);
+    if (stamp != 0) {
+        const uint8_t option[] = {1, 1, 8, 10};
+        memcpy(bytes.data() + 20, option, 4);
+        store32(bytes.data() + 24, stamp);
+    }
     bytes[13] = flags;
     store16(bytes.data() + 14, 1000);
     bytes.insert(bytes.end(), text.begin(), text.end());
@@ -245,11 +246,11 @@ TEST(StackTcpHostile, SynFlood) {
 }
 
 struct Victim : Alone {
-    Victim() {
+    explicit Victim(uint32_t stamp = 0) {
         listener = network.listen(0, 80);
-        inject(ipv4(kTcp, tcp(999, 80, 5000, 0, kSyn)));
+        inject(ipv4(kTcp, tcp(999, 80, 5000, 0, kSyn, "", stamp)));
         ours = load32(sent().at(0).data() + 34 + 4);
-        inject(ipv4(kTcp, tcp(999, 80, 5001, ours + 1, kAck)));
+        inject(ipv4(kTcp, tcp(999, 80, 5001, ours + 1, kAck, "", stamp)));
         connection = listener->accepted.at(0);
         sent().clear();
     }
@@ -311,9 +312,9 @@ TEST(StackTcpHostile, DataBeyondTheWindowAndInPieces) {
 
 // Closed from both ends, by us first: what is left waits for its time to pass.
 struct Passing : Victim {
-    Passing() {
+    explicit Passing(uint32_t stamp = 0) : Victim(stamp) {
         connection->close(false);
-        inject(ipv4(kTcp, tcp(999, 80, 5001, ours + 2, kFin | kAck)));
+        inject(ipv4(kTcp, tcp(999, 80, 5001, ours + 2, kFin | kAck, "", stamp)));
         connection.reset();
         sent().clear();
     }
@@ -322,7 +323,7 @@ struct Passing : Victim {
 
 TEST(StackTcpTimeWait, IsSmallAndEnds) {
     Passing passing;
-    EXPECT_LE(sizeof(TimeWait), 160u);
+    EXPECT_LE(sizeof(TimeWait), 112u);
     EXPECT_EQ(passing.stack().connections().size(), 0u);
     EXPECT_EQ(passing.left(), 1u);
     EXPECT_EQ(passing.stack().time_waiting.load(), 1u);
@@ -353,12 +354,20 @@ TEST(StackTcpTimeWait, AFinThatComesAgainIsAnsweredAndBeginsTheTimeAnew) {
 
 TEST(StackTcpTimeWait, WhatIsExpectedIsNotAnswered) {
     Passing passing;
+    passing.network.run_for(59 * kSecond);
     passing.inject(ipv4(kTcp, tcp(999, 80, 5002, passing.ours + 2, kAck)));
     EXPECT_EQ(passing.sent().size(), 0u);
+    passing.network.run_for(59 * kSecond);
+    EXPECT_EQ(passing.left(), 1u);  // heard of
     // Two that answer each other's answers would never end.
     for (int i = 0; i < 5000; i++) passing.inject(ipv4(kTcp, tcp(999, 80, 4000, passing.ours + 2, kAck)));
-    EXPECT_GE(passing.sent().size(), 1u);
-    EXPECT_LE(passing.sent().size(), 1000u);
+    EXPECT_EQ(passing.sent().size(), 1u);
+    passing.network.run_for(kSecond);
+    passing.inject(ipv4(kTcp, tcp(999, 80, 4000, passing.ours + 2, kAck)));
+    EXPECT_EQ(passing.sent().size(), 2u);
+    // Data are no answers.
+    for (int i = 0; i < 10; i++) passing.inject(ipv4(kTcp, tcp(999, 80, 4000, passing.ours + 2, kAck, "late")));
+    EXPECT_EQ(passing.sent().size(), 12u);
 }
 
 TEST(StackTcpTimeWait, OnlyTheExactResetEndsIt) {
@@ -383,9 +392,68 @@ TEST(StackTcpTimeWait, ANewConnectionMayTakeItsPlace) {
     EXPECT_EQ(passing.last_flags(), kSyn | kAck);
     EXPECT_EQ(passing.left(), 0u);
     uint32_t ours = load32(passing.sent().back().data() + 34 + 4);
-    EXPECT_FALSE(before(ours, passing.ours + 2));  // beyond the old one's
+    EXPECT_TRUE(before(passing.ours + 2 + 65535, ours));  // beyond what the old one can have sent
     passing.inject(ipv4(kTcp, tcp(999, 80, 9001, ours + 1, kAck)));
     EXPECT_EQ(passing.listener->accepted.size(), 2u);
+}
+
+TEST(StackTcpTimeWait, WithoutAListenerNothingTakesItsPlace) {
+    Passing passing;
+    passing.sockets().listeners.clear();
+    passing.inject(ipv4(kTcp, tcp(999, 80, 9000, 0, kSyn)));
+    EXPECT_EQ(passing.last_flags(), kAck);
+    EXPECT_EQ(passing.left(), 1u);
+}
+
+// RFC 6191, and 7323 5.3: the timestamp says which is old, where there is one.
+TEST(StackTcpTimeWait, TimestampsTellTheOldFromTheNew) {
+    Passing passing(1000);
+    passing.inject(ipv4(kTcp, tcp(999, 80, 9000, 0, kSyn, "", 999)));
+    EXPECT_EQ(passing.last_flags(), kAck);
+    EXPECT_EQ(load32(passing.sent().back().data() + 34 + 28), 1000u);  // its echo
+    passing.inject(ipv4(kTcp, tcp(999, 80, 5002, 0, kRst, "", 999)));
+    EXPECT_EQ(passing.left(), 1u);
+    // What is heard raises it.
+    passing.inject(ipv4(kTcp, tcp(999, 80, 5002, passing.ours + 2, kAck, "", 1010)));
+    passing.network.run_for(kSecond);
+    passing.inject(ipv4(kTcp, tcp(999, 80, 9000, 0, kSyn, "", 1005)));
+    EXPECT_EQ(passing.last_flags(), kAck);
+    EXPECT_EQ(passing.left(), 1u);
+    passing.inject(ipv4(kTcp, tcp(999, 80, 4000, 0, kSyn, "", 1011)));
+    EXPECT_EQ(passing.last_flags(), kSyn | kAck);
+    EXPECT_EQ(passing.left(), 0u);
+}
+
+// The application may keep its socket: it has the data, the peer's segments have the rest.
+TEST(StackTcpTimeWait, LeavesWhatIsUnreadToTheSocket) {
+    Victim victim;
+    victim.connection->shutdown_send();
+    victim.inject(ipv4(kTcp, tcp(999, 80, 5001, victim.ours + 2, kFin | kAck, "last words")));
+    EXPECT_EQ(victim.stack().time_waits().size(), 1u);
+    EXPECT_EQ(victim.connection->state(), TcpState::kClosed);
+    EXPECT_EQ(victim.connection->unread(), 10u);
+    char bytes[100];
+    IoBuffer buffer = IoBuffer::kernel(bytes, sizeof(bytes));
+    Connection::Reading reading;
+    EXPECT_EQ(victim.connection->receive(buffer, reading).bytes, 10u);
+    auto progress = victim.connection->receive(buffer, reading);
+    EXPECT_TRUE(progress.ended);
+    EXPECT_EQ(progress.error, 0);
+    size_t before = victim.sent().size();
+    victim.connection->close(false);
+    EXPECT_EQ(victim.sent().size(), before);
+    EXPECT_EQ(victim.stack().time_waits().size(), 1u);
+    // Its time being over changes nothing for a socket that is still there.
+    victim.network.run_for(61 * kSecond);
+    EXPECT_EQ(victim.stack().time_waits().size(), 0u);
+    EXPECT_EQ(victim.connection->take_error(), 0);
+}
+
+TEST(StackTcpTimeWait, StopForgetsThem) {
+    Passing passing;
+    passing.stack().stop();
+    EXPECT_EQ(passing.left(), 0u);
+    EXPECT_EQ(passing.stack().time_waiting.load(), 0u);
 }
 
 TEST(StackTcpTimeWait, ItsEndsAreTaken) {

@@ -254,7 +254,7 @@ void Connection::close(bool abort) {
     orphan_ = true;
     waiters_.reset();
     TcpState was = state();
-    if (was == TcpState::kClosed || was == TcpState::kTimeWait) return;
+    if (was == TcpState::kClosed) return;
     bool unread = unread_ > 0;
     received_.clear();
     unread_ = 0;

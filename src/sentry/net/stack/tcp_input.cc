@@ -5,7 +5,6 @@
 #include "sentry/net/stack/connection.h"
 #include "sentry/net/stack/delivery.h"
 #include "sentry/net/stack/half_open.h"
-#include "sentry/net/stack/time_wait.h"
 
 namespace casemate::sentry::stack {
 namespace {
@@ -77,15 +76,11 @@ void Stack::tcp_input(Delivery& packet, Batch& batch) {
     segment.buffer = packet.frame.buffer;
     if (packet.frame.virtio.gso_type != VirtioHeader::kNone) segment.part = packet.frame.virtio.gso_size;
     Ref<Connection> connection;
-    if (!batch.touched.empty() && batch.touched.back()->tuple() == segment.tuple)
+    if (!batch.touched.empty() && batch.touched.back()->tuple() == segment.tuple &&
+        batch.touched.back()->state() != TcpState::kClosed)
         connection = batch.touched.back();
     else
         connection = find_connection(segment.tuple);
-    bool opens = (segment.flags & (kSyn | kAck | kRst)) == kSyn;
-    if (connection && opens && connection->may_be_replaced(segment)) {
-        connection->abandon(0);
-        connection.reset();
-    }
     if (connection) {
         bool listed = !batch.touched.empty() && batch.touched.back() == connection;
         if (connection->deliver(segment) && !listed) batch.touched.push_back(std::move(connection));
@@ -214,13 +209,6 @@ void Connection::abandon(int error) {
     end_locked(error);
 }
 
-bool Connection::may_be_replaced(const TcpSegment& syn) {
-    Locked locked(*this);
-    if (state() != TcpState::kTimeWait) return false;
-    if (timestamps_ && syn.has_timestamp && before(recent_timestamp_, syn.timestamp)) return true;
-    return before(initial_receive_ + static_cast<uint32_t>(receive_next_), syn.sequence);
-}
-
 void Connection::challenge_locked() {
     Nanoseconds now = stack_->now();
     if (now - challenged_at_ < kChallengeInterval || !stack_->within_rate(Stack::kRateChallenge)) return;
@@ -233,7 +221,7 @@ void Connection::reset_received_locked() {
     stack_->counters().tcp_resets_in.fetch_add(1, std::memory_order_relaxed);
     TcpState was = state();
     int error = was == TcpState::kCloseWait ? EPIPE : ECONNRESET;
-    if (was == TcpState::kTimeWait || was == TcpState::kClosing || was == TcpState::kLastAck) error = 0;
+    if (was == TcpState::kClosing || was == TcpState::kLastAck) error = 0;
     if (was == TcpState::kSynReceived) error = ECONNREFUSED;
     end_locked(error);  // what has come is still there to be read
 }
@@ -317,7 +305,8 @@ void Connection::input_locked(TcpSegment& segment) {
     TcpState was = state();
     segments_in_++;
     if (was == TcpState::kClosed) {
-        if (!stack_->time_wait_input(segment)) stack_->send_reset(segment);
+        // It has ended while this came. A SYN is sent again, and then finds the table as it is now.
+        if (!segment.opens() && !stack_->time_wait_input(segment)) stack_->send_reset(segment);
         return;
     }
     if (was == TcpState::kSynSent) return syn_sent_input_locked(segment);
@@ -402,10 +391,6 @@ void Connection::input_locked(TcpSegment& segment) {
     if ((segment.flags & kFin) && fin_at_ == 0 && end - 1 <= receive_edge_ && end - 1 >= receive_next_)
         fin_at_ = end - 1;
     if (fin_at_ != 0 && receive_next_ == fin_at_ && !fin_taken_) fin_received_locked();
-    if ((segment.flags & kFin) && state() == TcpState::kTimeWait) {
-        ack_now_ = true;
-        life_at_ = stack_->now() + TimeWait::kTime;
-    }
 }
 
 // What routers have marked is told back with every ACK until the peer says that it has slowed down.

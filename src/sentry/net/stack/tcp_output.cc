@@ -295,8 +295,7 @@ bool Connection::send_new_data_locked() {
 
 void Connection::output_locked() {
     TcpState now_state = state();
-    if (now_state == TcpState::kClosed || now_state == TcpState::kSynSent || now_state == TcpState::kSynReceived ||
-        now_state == TcpState::kTimeWait)
+    if (now_state == TcpState::kClosed || now_state == TcpState::kSynSent || now_state == TcpState::kSynReceived)
         return;
     bool room = true;
     if (phase_ != Phase::kOpen) {

@@ -180,10 +180,12 @@ TEST(StackTcp, HalfClose) {
     EXPECT_EQ(read_all(*pair.client), "answer");
     pair.server->close(false);
     network.run_for(kSecond);
-    EXPECT_EQ(pair.client->state(), TcpState::kTimeWait);
-    EXPECT_EQ(pair.server->state(), TcpState::kClosed);
-    network.run_for(70 * kSecond);
     EXPECT_EQ(pair.client->state(), TcpState::kClosed);
+    EXPECT_EQ(pair.server->state(), TcpState::kClosed);
+    EXPECT_EQ(network.hosts[0].stack->time_waits().size(), 1u);
+    EXPECT_EQ(network.hosts[1].stack->time_waits().size(), 0u);
+    network.run_for(70 * kSecond);
+    EXPECT_EQ(network.hosts[0].stack->time_waits().size(), 0u);
 }
 
 TEST(StackTcp, ShortConnectionsWithoutEnd) {

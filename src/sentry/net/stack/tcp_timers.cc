@@ -23,7 +23,7 @@ void Connection::timer_fired(Nanoseconds) {
         return true;
     };
     if (due(life_at_)) {
-        end_locked(orphan_ || state() == TcpState::kTimeWait ? 0 : ETIMEDOUT);
+        end_locked(orphan_ ? 0 : ETIMEDOUT);
         return;
     }
     if (state() == TcpState::kClosed) return;
@@ -80,25 +80,10 @@ void Connection::keep_alive_locked(Nanoseconds now) {
     keep_at_ = now + interval;
 }
 
+// All is said. What the application may still want is what it has not read; for the peer there is a TimeWait.
 void Connection::enter_time_wait_locked() {
     stack_->counters().happened(TcpEvent::kTimeWait);
-    if (stack_->time_waiting.fetch_add(1, std::memory_order_relaxed) >= Stack::kMostTimeWait) {
-        stack_->time_waiting.fetch_sub(1, std::memory_order_relaxed);
-        if (ack_now_) send_ack_locked();  // of the peer's FIN
-        end_locked(0);
-        return;
-    }
-    set_state(TcpState::kTimeWait);
-    waits_ = Waits::kNothing;
-    repeat_at_ = retry_at_ = keep_at_ = 0;
-    life_at_ = stack_->now() + TimeWait::kTime;
-    blocks_.clear();
-    wake_ |= ~0u;
-}
-
-// Nobody has the connection open, and all is said: what is left of it needs little room.
-void Connection::leave_to_time_wait_locked() {
-    if (state() != TcpState::kTimeWait || !orphan_ || !listed_ || ack_now_ || ack_at_ != 0) return;
+    if (ack_now_) send_ack_locked();  // of the peer's FIN; if it is lost, the FIN comes again
     TimeWait::Rest rest{.tuple = tuple_, .link = link_};
     rest.send_next = send_sequence(send_max_);
     rest.receive_next = initial_receive_ + static_cast<uint32_t>(receive_next_);
@@ -106,17 +91,15 @@ void Connection::leave_to_time_wait_locked() {
     rest.timestamp_offset = timestamp_offset_;
     rest.window = window_locked(false);
     rest.timestamps = timestamps_;
-    rest.until = life_at_;
-    if (!stack_->replace_connection(*this, make_ref<TimeWait>(stack_, rest))) return;
+    bool replaced = stack_->replace_connection(*this, make_ref<TimeWait>(stack_, rest));
+    end_locked(0);
+    if (!replaced) return;
     listed_ = false;
-    life_at_ = 0;
-    set_state(TcpState::kClosed);
     stack_->timers().disarm(*this);
 }
 
 void Connection::end_locked(int error) {
     if (state() == TcpState::kClosed && !listed_) return;
-    if (state() == TcpState::kTimeWait) stack_->time_waiting.fetch_sub(1, std::memory_order_relaxed);
     set_state(TcpState::kClosed);
     waits_ = Waits::kNothing;
     repeat_at_ = ack_at_ = retry_at_ = life_at_ = keep_at_ = 0;
@@ -162,7 +145,6 @@ void Connection::lock() {
 void Connection::unlock() {
     while (true) {
         if (attention_.exchange(false)) drain_locked();
-        leave_to_time_wait_locked();
         settle_locked();
         uint32_t events = std::exchange(wake_, 0);
         Ref<SocketWaiters> waiters;
