@@ -9,13 +9,13 @@
 // holder empties before it goes. So no connection stops the packets of another.
 #pragma once
 
-#include <deque>
 #include <map>
 #include <memory>
 #include <vector>
 
 #include "sentry/mm/io_buffer.h"
 #include "sentry/net/stack/congestion.h"
+#include "sentry/net/stack/fifo.h"
 #include "sentry/net/stack/link.h"
 #include "sentry/net/stack/segment.h"
 #include "sentry/net/waiters.h"
@@ -181,7 +181,7 @@ class Connection final : public TimerTarget {
     void output_locked();
     bool send_new_data_locked();
     bool transmit_locked(uint64_t position, uint64_t& size, uint8_t flags);
-    std::deque<Block>::const_iterator block_at_locked(uint64_t position) const;
+    const Block* block_at_locked(uint64_t position) const;
     size_t gatherable_locked(uint64_t position, size_t data) const;
     bool send_segment_locked(uint64_t position, size_t data, uint8_t flags);
     void send_syn_locked();
@@ -266,7 +266,7 @@ class Connection final : public TimerTarget {
     uint64_t urgent_end_ = 0;  // behind the last byte that was urgent; 0: none ever
     bool fin_queued_ = false;
     bool more_coming_ = false;  // MSG_MORE
-    std::deque<Block> blocks_;
+    Fifo<Block> blocks_;
     uint64_t window_ = 0;  // the peer's, from send_una_
     uint64_t most_window_ = 0;
     uint64_t window_sequence_ = 0, window_ack_ = 0;  // of the segment that told it
@@ -293,7 +293,7 @@ class Connection final : public TimerTarget {
     uint64_t receive_next_ = 0, receive_edge_ = 0;  // next wanted; what has been announced
     uint64_t fin_at_ = 0;                           // 0: no FIN has been seen
     bool fin_taken_ = false;
-    std::deque<Chunk> received_;
+    Fifo<Chunk> received_;
     size_t unread_ = 0;
     uint64_t read_position_ = 1;  // of the first unread byte
     Urgent urgent_ = Urgent::kNone;

@@ -196,10 +196,10 @@ bool Connection::send_segment_locked(uint64_t position, size_t data, uint8_t fla
     return true;
 }
 
-std::deque<Connection::Block>::const_iterator Connection::block_at_locked(uint64_t position) const {
-    auto block = std::upper_bound(blocks_.begin(), blocks_.end(), position,
-                                  [](uint64_t at, const Block& one) { return at < one.position; });
-    return std::prev(block);
+const Connection::Block* Connection::block_at_locked(uint64_t position) const {
+    return std::upper_bound(blocks_.begin(), blocks_.end(), position,
+                            [](uint64_t at, const Block& one) { return at < one.position; }) -
+           1;
 }
 
 // How much of `data` bytes one frame can carry in its pieces.

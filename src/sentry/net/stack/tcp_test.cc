@@ -1,6 +1,7 @@
 #include "sentry/net/stack/fake_network_test.h"
 
 #include <linux/tcp.h>
+#include <malloc.h>
 
 #include "sentry/net/stack/time_wait.h"
 
@@ -208,6 +209,38 @@ TEST(StackTcp, ShortConnectionsWithoutEnd) {
     EXPECT_EQ(network.hosts[0].stack->time_waiting.load(), 0u);
     EXPECT_EQ(network.hosts[0].stack->connections().size(), 0u);
     EXPECT_EQ(network.hosts[1].stack->connections().size(), 0u);
+}
+
+// What thousands of connections of the last minute take of the heap, and that it comes back.
+TEST(StackTcp, ThePastTakesLittleMemory) {
+    constexpr size_t kCount = 4500;
+    FakeNetwork network;
+    network.hosts[0].link->neighbours.set_permanent(InetAddress::v4(FakeNetwork::kB), network.hosts[1].mac);
+    auto listener = network.listen(1, 80);
+    size_t at_first = mallinfo2().uordblks;
+    for (size_t i = 0; i < kCount; i++) {
+        auto client = network.connect(0, 80, false, static_cast<uint16_t>(i + 1024));
+        ASSERT_TRUE(network.run([&] { return !listener->accepted.empty(); }, kSecond)) << i;
+        auto server = std::move(listener->accepted.front());
+        listener->accepted.pop_front();
+        EXPECT_EQ(write_all(*client, "question"), 8u);
+        network.run_for(kSecond / 1000);
+        EXPECT_EQ(read_all(*server), "question");
+        client->close(false);
+        network.run_for(kSecond / 1000);
+        server->close(false);
+        network.run_for(kSecond / 1000);
+    }
+    Stack& stack = *network.hosts[0].stack;
+    ASSERT_EQ(stack.time_waits().size(), kCount);
+    EXPECT_EQ(stack.connections().size(), 0u);
+    size_t each = (mallinfo2().uordblks - at_first) / kCount;
+    RecordProperty("bytes_each", static_cast<int>(each));
+    EXPECT_LE(each, 256u);
+    network.run_for(100 * kSecond);
+    EXPECT_EQ(stack.time_waits().size(), 0u);
+    EXPECT_LE((mallinfo2().uordblks - at_first) / kCount, 48u);  // the tables' rooms, never more of them
+    EXPECT_LE(stack.timers().room(), 1024u);
 }
 
 TEST(StackTcp, BothCloseAtOnce) {

@@ -1,10 +1,10 @@
 // TimerList: the deadlines of connections and tables, over one alarm. Re-arming for later is free: an entry that fires
-// too early asks for the rest.
+// too early asks for the rest. A heap in one piece of memory, 16 bytes an entry, because there may be thousands.
 #pragma once
 
 #include <functional>
-#include <map>
 #include <mutex>
+#include <vector>
 
 #include "base/ref.h"
 #include "sentry/kernel/clock.h"
@@ -18,7 +18,8 @@ class TimerTarget : public RefCounted {
 
   private:
     friend class TimerList;
-    Nanoseconds armed_ = 0;  // guarded by TimerList::mutex_; 0: not
+    static constexpr uint32_t kNowhere = ~uint32_t{0};
+    uint32_t place_ = kNowhere;  // in the heap; guarded by TimerList::mutex_
 };
 
 class TimerList {
@@ -32,12 +33,23 @@ class TimerList {
     void run(Nanoseconds now);
     Nanoseconds next();  // 0: none
     void clear();
+    size_t size();
+    size_t room();  // for how many it has memory
 
   private:
+    struct Entry {
+        Nanoseconds deadline;
+        Ref<TimerTarget> target;
+    };
+    void put_locked(size_t place, Entry entry);
+    void rise_locked(size_t place);
+    void sink_locked(size_t place);
+    Ref<TimerTarget> take_locked(size_t place);
+
     const std::function<void(Nanoseconds)> alarm_;
     std::mutex mutex_;
-    std::multimap<Nanoseconds, Ref<TimerTarget>> entries_;  // guarded by mutex_
-    Nanoseconds alarm_at_ = 0;                              // guarded by mutex_; 0: none asked for
+    std::vector<Entry> heap_;   // guarded by mutex_; no entry is before the one at (place - 1) / 2
+    Nanoseconds alarm_at_ = 0;  // guarded by mutex_; 0: none asked for
 };
 
 }  // namespace casemate::sentry::stack
