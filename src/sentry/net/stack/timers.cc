@@ -56,24 +56,17 @@ Ref<TimerTarget> TimerList::take_locked(size_t place) {
 }
 
 void TimerList::arm(TimerTarget& target, Nanoseconds deadline) {
-    bool ring = false;
-    {
-        std::lock_guard lock(mutex_);
-        if (target.place_ == TimerTarget::kNowhere) {
-            heap_.push_back({deadline, Ref<TimerTarget>(&target)});
-            rise_locked(heap_.size() - 1);
-        } else {
-            Entry& entry = heap_[target.place_];
-            if (entry.deadline <= deadline) return;
-            entry.deadline = deadline;
-            rise_locked(target.place_);
-        }
-        if (alarm_at_ == 0 || deadline < alarm_at_) {
-            alarm_at_ = deadline;
-            ring = true;
-        }
+    std::lock_guard lock(mutex_);
+    if (target.place_ == TimerTarget::kNowhere) {
+        heap_.push_back({deadline, Ref<TimerTarget>(&target)});
+        rise_locked(heap_.size() - 1);
+    } else {
+        Entry& entry = heap_[target.place_];
+        if (entry.deadline <= deadline) return;
+        entry.deadline = deadline;
+        rise_locked(target.place_);
     }
-    if (ring) alarm_(deadline);
+    if (alarm_at_ == 0 || deadline < alarm_at_) alarm_(alarm_at_ = deadline);
 }
 
 void TimerList::disarm(TimerTarget& target) {
@@ -90,13 +83,9 @@ void TimerList::run(Nanoseconds now) {
         while (!heap_.empty() && heap_.front().deadline <= now) due.push_back(take_locked(0));
     }
     for (auto& target : due) target->timer_fired(now);
-    Nanoseconds next_deadline = 0;
-    {
-        std::lock_guard lock(mutex_);
-        if (!heap_.empty() && (alarm_at_ == 0 || heap_.front().deadline < alarm_at_))
-            next_deadline = alarm_at_ = heap_.front().deadline;
-    }
-    if (next_deadline != 0) alarm_(next_deadline);
+    std::lock_guard lock(mutex_);
+    if (!heap_.empty() && (alarm_at_ == 0 || heap_.front().deadline < alarm_at_))
+        alarm_(alarm_at_ = heap_.front().deadline);
 }
 
 Nanoseconds TimerList::next() {

@@ -25,6 +25,7 @@ class TimerTarget : public RefCounted {
 class TimerList {
   public:
     // `alarm` is asked to call run() at a time (CLOCK_MONOTONIC) or soon after; a later call replaces an earlier one.
+    // It is asked with the list's lock, so that of two deadlines the earlier one stays.
     explicit TimerList(std::function<void(Nanoseconds)> alarm) : alarm_(std::move(alarm)) {}
 
     // Fires at `deadline` or earlier.

@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <deque>
 #include <map>
 #include <random>
 #include <string>
+#include <thread>
 
 #include "sentry/net/stack/fifo.h"
 
@@ -105,6 +108,29 @@ TEST(StackFifo, AgainstADeque) {
         if (step % 100 == 0) {
             ASSERT_TRUE(std::equal(fifo.begin(), fifo.end(), model.begin(), model.end()));
         }
+    }
+}
+
+// Who is told late of an earlier deadline must not replace it: everything would wait for the later one.
+TEST(StackTimers, TheAlarmIsForTheFirstDeadlineWhoeverArms) {
+    std::atomic<Nanoseconds> alarm{0};
+    TimerList timers([&](Nanoseconds deadline) {
+        if (deadline % 2 == 0) std::this_thread::sleep_for(std::chrono::microseconds(20));
+        alarm.store(deadline);
+    });
+    for (int round = 0; round < 150; round++) {
+        auto arm = [&](Nanoseconds offset) {
+            for (Nanoseconds i = 0; i < 50; i++) {
+                auto mark = make_ref<Mark>();
+                timers.arm(*mark, 1'000'000 - 2 * i - offset);
+            }
+        };
+        std::thread other([&] { arm(0); });
+        arm(1);
+        other.join();
+        ASSERT_EQ(alarm.load(), timers.next()) << round;
+        timers.clear();
+        timers.run(1);
     }
 }
 
