@@ -62,6 +62,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     while (size > 3) {
         size_t length = std::min<size_t>((size_t{data[0]} << 8 | data[1]) % 2048, size - 3);
         uint8_t how = data[2];
+        if (length == 0) {  // our end, so that the peer's brings TIME_WAIT
+            if (how & 1)
+                connection->close(false);
+            else if (!connection->connecting())
+                connection->shutdown_send();
+        }
         InFrame frame;
         frame.buffer = FrameBuffer::create(length + 64);
         size_t head = 0;

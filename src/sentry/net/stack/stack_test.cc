@@ -467,6 +467,18 @@ TEST(StackTcpTimeWait, ItsEndsAreTaken) {
     EXPECT_EQ(passing.left(), 1u);
 }
 
+// A SYN in answer to ours, nothing more, and the application gives up.
+TEST(StackTcpHostile, ASynForASynAndThenNothing) {
+    Alone alone;
+    auto connection = alone.network.connect(0, 80);
+    alone.inject(ipv4(kTcp, tcp(80, 40000, 7000, 0, kSyn)));
+    EXPECT_EQ(connection->state(), TcpState::kSynReceived);
+    connection->close(false);
+    alone.network.run_for(300 * kSecond);
+    EXPECT_EQ(connection->state(), TcpState::kClosed);
+    EXPECT_EQ(alone.stack().connections().size(), 0u);
+}
+
 TEST(StackTcpHostile, LyingSack) {
     Victim victim;
     std::string text(5000, 'd');

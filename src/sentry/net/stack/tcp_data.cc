@@ -262,7 +262,8 @@ void Connection::close(bool abort) {
         end_locked(0);
         return;
     }
-    if (abort || unread) {
+    // A peer that answers a SYN with a SYN alone: before it has confirmed ours no FIN can go.
+    if (abort || unread || was == TcpState::kSynReceived) {
         send_reset_locked();
         end_locked(0);
         return;
