@@ -107,7 +107,7 @@ constexpr bool is_return(const sock_filter& i) { return BPF_CLASS(i.code) == BPF
 // The same program with one return of each kind, at its end, that conditional jumps lead to directly: for short lists
 // half the length, and the kernel's work on a new list is proportional to that. As it was if a jump would be too long.
 constexpr std::vector<sock_filter> share_returns(const std::vector<sock_filter>& code) {
-    std::vector<bool> reached(code.size());
+    std::vector<char> reached(code.size(), 0);
     std::vector<uint32_t> returns;
     auto shared = [&](size_t at) { return is_return(code[at]); };
     auto reach = [&](size_t target) {
@@ -126,7 +126,7 @@ constexpr std::vector<sock_filter> share_returns(const std::vector<sock_filter>&
             reached[i + 1 + (BPF_CLASS(code[i].code) == BPF_JMP ? code[i].k : 0)] = true;
         }
     }
-    std::vector<size_t> place(code.size());  // in the new program
+    std::vector<size_t> place(code.size(), 0);  // in the new program
     size_t length = 0;
     for (size_t i = 0; i < code.size(); ++i)
         if (reached[i]) place[i] = length++;
